@@ -1,0 +1,43 @@
+// Package backend decides what becomes of a service's generations.
+//
+// It has a pure core and a thin shell around it:
+//
+//   - Machine is the state machine of DESIGN's diagram. Step takes one event
+//     and gives back the actions that follow from it. It knows no clock, does
+//     no I/O and logs nothing, so every order of events can be tried in a test.
+//   - Supervisor owns one Machine. A single goroutine feeds it events, runs the
+//     actions that come back, and tags every timer with the generation, the
+//     kind and the serial number that it was set for, so that a timer which
+//     fires too late means nothing.
+//   - Store keeps the durable part of the Machine on disk, always the state
+//     before or the state after a step.
+//   - The readiness checks (ready.go) prove that a generation can serve.
+//
+// The outside world comes in through three small seams that cmd/proxyd adapts:
+// Driver (starts, watches and ends a generation's processes), Router (the data
+// path: where new connections go, what is in flight) and Store's files.
+//
+// # Invariants
+//
+//   - After the first promote exactly one generation is current.
+//   - A promote is written to disk around the switch: the new state is written
+//     and fsynced beside the old one, then the route is switched, then the file
+//     is renamed into place. Killed before the rename, proxyd comes back with
+//     the old generation; killed after it, with the new one.
+//   - A revert switches first and writes after, because going back must work at
+//     once and also with a full disk. A failed write is logged, and tried again
+//     with the next change.
+//   - Only one stage, promote or revert runs at a time. A second one is refused
+//     by name. `stop` of the generation that is being started cancels the first.
+//   - Numbers of generations rise and are never used again: the next number is
+//     on disk before the first process of a generation starts.
+//
+// # Ownership
+//
+// The Supervisor owns every goroutine it starts and waits for them in Run. The
+// Driver owns processes and their sockets, the Router owns connections.
+//
+// # Not for
+//
+// Bytes, descriptors, the control protocol, the command line: other packages.
+package backend

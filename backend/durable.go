@@ -1,0 +1,42 @@
+package backend
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Durable is the part of the state that outlives proxyd.
+type Durable struct {
+	Service     string              `json:"service"`
+	Next        uint64              `json:"next_generation"`
+	Current     uint64              `json:"current"`
+	Previous    uint64              `json:"previous"`
+	Held        bool                `json:"held,omitempty"`
+	HeldUntil   time.Time           `json:"held_until,omitzero"`
+	Generations []DurableGeneration `json:"generations"`
+}
+
+// DurableGeneration is one generation in the durable state. Plan and Identity
+// belong to the Driver, which wrote them.
+type DurableGeneration struct {
+	ID            uint64          `json:"id"`
+	Release       string          `json:"release"`
+	State         State           `json:"state"`
+	Origin        string          `json:"origin"`
+	Reason        string          `json:"reason,omitempty"`
+	Since         time.Time       `json:"since,omitzero"`
+	DrainDeadline time.Time       `json:"drain_deadline,omitzero"`
+	Plan          json.RawMessage `json:"plan,omitempty"`
+	Identity      json.RawMessage `json:"identity,omitempty"`
+}
+
+// durable gives the Machine's own part of the durable state.
+func (m *Machine) durable() Durable {
+	d := Durable{Next: m.next, Current: m.current, Previous: m.previous, Held: m.held}
+	for _, g := range m.sorted() {
+		d.Generations = append(d.Generations, DurableGeneration{
+			ID: g.id, Release: g.release, State: g.state, Origin: string(g.origin), Reason: g.reason,
+		})
+	}
+	return d
+}

@@ -1,0 +1,131 @@
+package backend
+
+// Event is something that happened, as the Machine is told of it.
+type Event interface{ event() }
+
+// Op numbers a request that waits for an answer. Zero waits for none.
+type Op uint64
+
+type (
+	// Adopted: while proxyd was away the generation's process lived on.
+	Adopted struct{ Gen uint64 }
+	// Lost: while proxyd was away the generation's process ended.
+	Lost struct{ Gen uint64 }
+	// Booted: every record of the durable state was Adopted or Lost. Release is
+	// what the first generation runs where there is no state.
+	Booted struct{ Release string }
+
+	// StageRequested asks for a new generation of Release, proven ready; an
+	// empty Release means the current one.
+	StageRequested struct {
+		Op      Op
+		By      string
+		Release string
+	}
+	// PromoteRequested asks to make Gen, or else a generation of Release, or
+	// else a new one of the current release, the current one. IfCurrent, where
+	// not zero, must be current both now and at the switch.
+	PromoteRequested struct {
+		Op        Op
+		By        string
+		Gen       uint64
+		Release   string
+		IfCurrent uint64
+	}
+	// RevertRequested asks to go back to generation To, or to the previous one.
+	RevertRequested struct {
+		Op Op
+		By string
+		To uint64
+	}
+	// RetireRequested asks to end the standby.
+	RetireRequested struct {
+		Op Op
+		By string
+	}
+	// StopRequested asks to end one generation that is not current.
+	StopRequested struct {
+		Op   Op
+		By   string
+		Gen  uint64
+		Mode StopMode
+	}
+	// HoldRequested asks to keep new connections waiting; TimerFired of
+	// TimerHold ends a hold that was given a limit.
+	HoldRequested struct {
+		Op    Op
+		By    string
+		Limit Delay
+	}
+	// ResumeRequested ends a hold.
+	ResumeRequested struct {
+		Op Op
+		By string
+	}
+	// ShutdownRequested: proxyd is to end and its generations with it.
+	ShutdownRequested struct{}
+
+	// Started: the generation's process runs; it is to be proven.
+	Started struct{ Gen uint64 }
+	// StartFailed: there is no process, for Reason.
+	StartFailed struct {
+		Gen    uint64
+		Reason string
+	}
+	// ProvenReady: the readiness check holds.
+	ProvenReady struct{ Gen uint64 }
+	// Exited: the generation's main process ended. Output are its last lines.
+	Exited struct {
+		Gen    uint64
+		Reason string
+	}
+	// Switched: every event loop has seen the switch to Gen, and it is on disk.
+	Switched struct{ Gen uint64 }
+	// SwitchFailed: nothing was switched, for Reason.
+	SwitchFailed struct {
+		Gen    uint64
+		Reason string
+	}
+	// Drained: no connection is left in flight on a generation that gets no
+	// new ones. Serial is that of the WatchDrain it answers.
+	Drained struct {
+		Gen    uint64
+		Serial uint64
+	}
+	// TimerFired: the time of a SetTimer with this Serial is over.
+	TimerFired struct {
+		Gen    uint64
+		Kind   TimerKind
+		Serial uint64
+	}
+)
+
+func (Adopted) event()           {}
+func (Lost) event()              {}
+func (Booted) event()            {}
+func (StageRequested) event()    {}
+func (PromoteRequested) event()  {}
+func (RevertRequested) event()   {}
+func (RetireRequested) event()   {}
+func (StopRequested) event()     {}
+func (HoldRequested) event()     {}
+func (ResumeRequested) event()   {}
+func (ShutdownRequested) event() {}
+func (Started) event()           {}
+func (StartFailed) event()       {}
+func (ProvenReady) event()       {}
+func (Exited) event()            {}
+func (Switched) event()          {}
+func (SwitchFailed) event()      {}
+func (Drained) event()           {}
+func (TimerFired) event()        {}
+
+// StopMode says how a generation is asked to end.
+type StopMode string
+
+// The ways to end a generation.
+const (
+	StopGraceful StopMode = ""     // when its last connection is done
+	StopNow      StopMode = "now"  // cut what is in flight, then the stop signal
+	StopKill     StopMode = "kill" // KILL
+)

@@ -1,0 +1,92 @@
+package backend
+
+// adopted: the process of a generation outlived proxyd.
+func (m *Machine) adopted(e Adopted) {
+	if g := m.gens[e.Gen]; g != nil {
+		g.process = processUp
+		m.record(WhatAdopted, g, "", "")
+	}
+}
+
+// lost: it did not.
+func (m *Machine) lost(e Lost) {
+	if g := m.gens[e.Gen]; g != nil {
+		g.process = processNone
+	}
+}
+
+// booted puts every generation where it belongs after a restart of proxyd, and
+// starts the first one where there is none.
+func (m *Machine) booted(e Booted) {
+	if m.held {
+		m.emit(Hold{})
+	}
+	for _, g := range m.sorted() {
+		m.resumeGeneration(g)
+	}
+	if m.current == 0 && !m.anyFirst() {
+		m.create(e.Release, originFirst, "")
+	}
+	m.emit(Save{})
+}
+
+func (m *Machine) anyFirst() bool {
+	for _, g := range m.gens {
+		if g.origin == originFirst && g.state == Starting {
+			return true
+		}
+	}
+	return false
+}
+
+// resumeGeneration decides for one generation of the durable state. A
+// generation that was not yet proven, or that belonged to a promote or revert
+// which never finished, is ended: such a step changes nothing.
+func (m *Machine) resumeGeneration(g *generation) {
+	const away = "it ended while proxyd was away"
+	const cutShort = "proxyd ended before it was made current"
+	switch g.state {
+	case Current:
+		if g.process == processUp {
+			m.emit(Route{Gen: g.id})
+			return
+		}
+		m.launch(g, "")
+	case Starting, Ready:
+		switch {
+		case g.state == Ready && g.origin == originStage && g.running():
+		case g.running():
+			m.stop(g, Failed, "", cutShort)
+		case g.origin == originFirst && m.current == 0:
+			g.state = Starting
+			m.launch(g, "")
+		default:
+			m.ended(g, Failed, cutShort)
+		}
+	case Draining:
+		if !g.running() {
+			m.ended(g, Stopped, away)
+			return
+		}
+		m.watchDrain(g)
+	case Standby:
+		switch {
+		case !g.running():
+			m.ended(g, Stopped, away)
+		case g.id != m.previous:
+			m.stop(g, Stopped, "", "displaced")
+		default:
+			m.setTimer(g.id, TimerKeep, Delay{After: m.policy.KeepPrevious})
+		}
+	case Stopping:
+		if !g.running() {
+			m.ended(g, Stopped, away)
+			return
+		}
+		m.stop(g, Stopped, "", g.reason)
+	case Stopped, Failed:
+		if g.running() {
+			m.stop(g, g.state, "", g.reason)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package backend
+
+// What concerns the service as a whole: hold, resume, the end of proxyd.
+
+func (m *Machine) holdRequested(e HoldRequested) {
+	if m.closing {
+		m.refuse(e.Op, Refused, "", "proxyd is ending")
+		return
+	}
+	if !m.held {
+		m.held = true
+		m.emit(Hold{}, Record{What: WhatHeld, By: e.By}, Save{})
+	}
+	m.cancelTimers(0, TimerHold)
+	if e.Limit.After > 0 {
+		m.setTimer(0, TimerHold, e.Limit)
+	}
+	m.answer(e.Op, Outcome{Verdict: Done, Gen: m.current})
+}
+
+func (m *Machine) resumeRequested(e ResumeRequested) {
+	if !m.held {
+		m.answer(e.Op, Outcome{Verdict: Done, Gen: m.current, Reason: "nothing was held"})
+		return
+	}
+	m.resume(e.By, "")
+	m.answer(e.Op, Outcome{Verdict: Done, Gen: m.current})
+}
+
+func (m *Machine) resume(by, why string) {
+	m.held = false
+	m.cancelTimers(0, TimerHold)
+	m.emit(Resume{}, Record{What: WhatResumed, By: by, Reason: why}, Save{})
+}
+
+func (m *Machine) serviceTimer(kind TimerKind) {
+	switch kind {
+	case TimerHold:
+		if m.held {
+			m.resume("", "the hold's limit is over")
+		}
+	case TimerShutdown:
+		for _, g := range m.sorted() {
+			if g.running() && (g.state == Current || g.state == Draining) && g.process != processEnding {
+				m.record(WhatCut, g, "", "proxyd ends")
+				m.emit(Cut{Gen: g.id})
+			}
+		}
+	}
+}
+
+// shutdownRequested lets what is in flight finish within ShutdownDrain, then
+// ends every generation. The current one stays current in the durable state, so
+// that it is started again with proxyd.
+func (m *Machine) shutdownRequested() {
+	if m.closing {
+		return
+	}
+	m.closing = true
+	m.emit(Route{Gen: 0})
+	if op := m.op; op != nil {
+		m.op = nil
+		m.answer(op.op, Outcome{Verdict: Superseded, Gen: op.gen, Started: op.started, Reason: "proxyd is ending"})
+	}
+	for _, g := range m.sorted() {
+		switch g.state {
+		case Current:
+			m.cancelTimers(g.id, TimerRestart, TimerReady)
+			switch g.process {
+			case processProving:
+				m.emit(StopProving{Gen: g.id})
+				m.end(g)
+			case processUp:
+				m.serial++
+				g.drainSerial = m.serial
+				m.emit(WatchDrain{Gen: g.id, Serial: g.drainSerial})
+			}
+		case Starting, Ready, Standby:
+			m.stop(g, Stopped, "", "proxyd ends")
+		}
+	}
+	m.setTimer(0, TimerShutdown, Delay{After: m.policy.ShutdownDrain})
+	m.emit(Save{})
+}
+
+// finishClosing says Finish once, when nothing runs any more.
+func (m *Machine) finishClosing() {
+	if !m.closing {
+		return
+	}
+	for _, g := range m.gens {
+		if g.running() {
+			return
+		}
+	}
+	m.cancelTimers(0, TimerShutdown, TimerHold)
+	m.emit(Save{}, Finish{})
+}

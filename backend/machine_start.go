@@ -1,0 +1,176 @@
+package backend
+
+import (
+	"fmt"
+	"time"
+)
+
+const (
+	restartFirst = 100 * time.Millisecond
+	restartMost  = 30 * time.Second
+	// restartTries that fail, one after the other, are evidence enough to go
+	// back to a previous generation that still runs.
+	restartTries = 3
+	// settled: a generation that was started again and lives this long may
+	// begin its backoff anew.
+	settled = 10 * time.Second
+)
+
+func (m *Machine) started(e Started) {
+	g := m.gens[e.Gen]
+	if g == nil || g.process != processLaunching {
+		return
+	}
+	switch g.state {
+	case Starting, Current:
+		if m.closing && g.state == Current {
+			m.end(g)
+			return
+		}
+		g.process = processProving
+		m.emit(Prove{Gen: g.id})
+	default: // it was stopped while it was launched
+		m.end(g)
+	}
+}
+
+func (m *Machine) startFailed(e StartFailed) {
+	g := m.gens[e.Gen]
+	if g == nil || g.process != processLaunching {
+		return
+	}
+	g.process = processNone
+	m.cancelTimers(g.id, TimerReady)
+	m.gone(g, "it could not be started: "+e.Reason)
+}
+
+func (m *Machine) provenReady(e ProvenReady) {
+	g := m.gens[e.Gen]
+	if g == nil || g.process != processProving {
+		return
+	}
+	g.process = processUp
+	m.cancelTimers(g.id, TimerReady)
+	if g.state == Current { // it was started again
+		g.reason = ""
+		m.record(WhatServing, g, "", "")
+		m.emit(Route{Gen: g.id}, Save{})
+		m.setTimer(g.id, TimerSettle, Delay{After: settled})
+		return
+	}
+	g.state = Ready
+	op := m.op
+	switch {
+	case op != nil && op.gen == g.id && op.verb == "stage":
+		m.record(WhatReady, g, op.by, "")
+		m.emit(Save{})
+		m.op = nil
+		m.answer(op.op, Outcome{Verdict: Done, Gen: g.id, Started: true})
+	case op != nil && op.gen == g.id:
+		m.record(WhatReady, g, op.by, "")
+		m.switchForOp(g)
+	case g.origin == originFirst && m.current == 0:
+		m.record(WhatReady, g, "", "")
+		m.switchTo(g, WhatPromoted, "", "the first generation")
+	default: // nobody waits for it any more
+		m.stop(g, Stopped, "", "not wanted any more")
+	}
+}
+
+// readyLate: the ready deadline is over.
+func (m *Machine) readyLate(g *generation) {
+	if g.process != processLaunching && g.process != processProving {
+		return
+	}
+	why := fmt.Sprintf("it was not ready within %s", m.policy.ReadyDeadline)
+	if g.state == Current || (g.origin == originFirst && m.current == 0) {
+		g.reason = why
+		if g.process == processProving {
+			m.emit(StopProving{Gen: g.id})
+			m.end(g) // its exit starts it again
+		}
+		return
+	}
+	m.failOp(g, why)
+	m.stop(g, Failed, "", why)
+}
+
+func (m *Machine) exited(e Exited) {
+	g := m.gens[e.Gen]
+	if g == nil || !g.running() {
+		return
+	}
+	if g.process == processProving {
+		m.emit(StopProving{Gen: g.id})
+	}
+	late := g.process == processEnding && g.reason != "" // readyLate's own word is better
+	g.process = processNone
+	m.cancelTimers(g.id, TimerReady, TimerStop, TimerSettle)
+	why := e.Reason
+	if late {
+		why = g.reason
+	}
+	m.gone(g, why)
+}
+
+// gone: g has no process any more, and why.
+func (m *Machine) gone(g *generation, why string) {
+	switch g.state {
+	case Current:
+		if m.closing {
+			g.reason = ""
+			m.emit(Release{Gen: g.id}, Save{})
+			return
+		}
+		m.record(WhatDied, g, "", why)
+		m.currentDied(g, why)
+	case Starting:
+		if g.origin == originFirst && m.current == 0 && !m.closing {
+			m.record(WhatDied, g, "", why)
+			m.startAgain(g, why)
+			return
+		}
+		m.failOp(g, why)
+		m.ended(g, Failed, why)
+	case Stopping:
+		reason := g.reason
+		if reason == "" {
+			reason = why
+		}
+		m.ended(g, g.final, reason)
+	default:
+		m.ended(g, Failed, why)
+	}
+}
+
+// currentDied goes back to the previous generation where there is evidence
+// against this one and the previous still runs, else starts it again. Clients
+// wait meanwhile.
+func (m *Machine) currentDied(g *generation, why string) {
+	prev := m.gens[m.previous]
+	if prev != nil && prev != g && prev.serves() && (g.probation || g.restarts >= restartTries) {
+		g.reason = why
+		m.switchTo(prev, WhatReverted, "", fmt.Sprintf("generation %d: %s", g.id, why))
+		return
+	}
+	m.emit(Route{Gen: 0})
+	m.startAgain(g, why)
+}
+
+// startAgain arms the backoff after which g gets a new process.
+func (m *Machine) startAgain(g *generation, why string) {
+	g.reason = why
+	d := restartFirst << min(g.restarts, 16)
+	g.restarts++
+	m.record(WhatRestarting, g, "", fmt.Sprintf("try %d", g.restarts))
+	m.emit(Save{})
+	m.setTimer(g.id, TimerRestart, Delay{After: min(d, restartMost), Jitter: true})
+}
+
+// failOp answers the operation that g was started for.
+func (m *Machine) failOp(g *generation, why string) {
+	if op := m.op; op != nil && op.gen == g.id {
+		m.op = nil
+		m.answer(op.op, Outcome{Verdict: NotReady, Gen: g.id, Started: true, Reason: why})
+	}
+}

@@ -1,0 +1,265 @@
+package backend
+
+import "fmt"
+
+// pendingSwitch is what must be known when the answer to a Switch comes, and
+// what must be put back if it failed.
+type pendingSwitch struct {
+	gen, old         *generation
+	how              What
+	by, reason       string
+	genState, oState State
+	previous         uint64
+}
+
+func (m *Machine) stageRequested(e StageRequested) {
+	if m.busy(e.Op) {
+		return
+	}
+	release, ok := m.releaseOr(e.Op, e.Release)
+	if !ok {
+		return
+	}
+	g := m.create(release, originStage, e.By)
+	m.op = &operation{op: e.Op, verb: "stage", by: e.By, gen: g.id, started: true}
+}
+
+func (m *Machine) promoteRequested(e PromoteRequested) {
+	if m.busy(e.Op) || m.otherCurrent(e.Op, e.IfCurrent) {
+		return
+	}
+	if e.Gen != 0 {
+		m.makeCurrent(e.Op, "promote", e.By, e.Gen, e.IfCurrent)
+		return
+	}
+	release, ok := m.releaseOr(e.Op, e.Release)
+	if !ok {
+		return
+	}
+	m.op = &operation{op: e.Op, verb: "promote", by: e.By, ifCurrent: e.IfCurrent}
+	if g := m.staged(release); g != nil {
+		m.op.gen = g.id
+		m.switchForOp(g)
+		return
+	}
+	m.op.started = true
+	m.op.gen = m.next
+	m.create(release, originPromote, e.By)
+}
+
+func (m *Machine) revertRequested(e RevertRequested) {
+	if m.busy(e.Op) {
+		return
+	}
+	to := e.To
+	if to == 0 {
+		to = m.previous
+	}
+	if to == 0 {
+		m.refuse(e.Op, Refused, "`proxyctl status` lists the generations", "there is no previous generation to go back to")
+		return
+	}
+	m.makeCurrent(e.Op, "revert", e.By, to, 0)
+}
+
+// makeCurrent switches to a known generation: at once if it runs, else it is
+// started and proven first.
+func (m *Machine) makeCurrent(op Op, verb, by string, id, ifCurrent uint64) {
+	g := m.gens[id]
+	switch {
+	case g == nil:
+		m.refuse(op, Refused, "`proxyctl status` lists the generations", "there is no generation %d", id)
+	case g.state == Current:
+		m.answer(op, Outcome{Verdict: Done, Gen: id, Previous: m.previous, Reason: fmt.Sprintf("generation %d is current already", id)})
+	case g.serves():
+		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent}
+		m.switchForOp(g)
+	case g.state == Stopped || g.state == Failed:
+		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent, started: true}
+		g.state, g.origin, g.reason, g.restarts = Starting, originRevert, "", 0
+		g.stopWhenDrained = false
+		m.launch(g, by)
+	default:
+		m.refuse(op, Refused, "wait until it has ended, then ask again", "generation %d is %s", id, g.state)
+	}
+}
+
+// busy refuses a second operation by the name of the first.
+func (m *Machine) busy(op Op) bool {
+	switch {
+	case m.closing:
+		m.refuse(op, Refused, "", "proxyd is ending")
+	case m.op != nil:
+		g := m.gens[m.op.gen]
+		m.refuse(op, Superseded, fmt.Sprintf("wait for it, or `proxyctl stop %d` cancels it", g.id),
+			"a %s of generation %d (%s) is in progress", m.op.verb, g.id, g.release)
+	default:
+		return false
+	}
+	return true
+}
+
+func (m *Machine) otherCurrent(op Op, want uint64) bool {
+	if want == 0 || want == m.current {
+		return false
+	}
+	m.refuse(op, Superseded, "look at `proxyctl status`, then decide again",
+		"the current generation is %d, not %d", m.current, want)
+	return true
+}
+
+func (m *Machine) releaseOr(op Op, release string) (string, bool) {
+	if release != "" {
+		return release, true
+	}
+	if g := m.gens[m.current]; g != nil {
+		return g.release, true
+	}
+	m.refuse(op, Refused, "name a release", "there is no current generation whose release could be used")
+	return "", false
+}
+
+// staged gives the newest generation of release that waits to be promoted.
+func (m *Machine) staged(release string) *generation {
+	var found *generation
+	for _, g := range m.sorted() {
+		if g.state == Ready && g.release == release && g.process == processUp {
+			found = g
+		}
+	}
+	return found
+}
+
+// switchForOp switches to g for the operation in progress, if it still may.
+func (m *Machine) switchForOp(g *generation) {
+	op := m.op
+	if op.ifCurrent != 0 && op.ifCurrent != m.current {
+		m.op = nil
+		m.otherCurrent(op.op, op.ifCurrent)
+		if op.started {
+			m.stop(g, Stopped, "", "superseded before it was made current")
+		}
+		return
+	}
+	how := WhatPromoted
+	if op.verb == "revert" {
+		how = WhatReverted
+	}
+	m.switchTo(g, how, op.by, "")
+}
+
+// switchTo makes g the current generation: the Machine's state is already the
+// one after the switch, so that it is what gets written; switchFailed puts it
+// back.
+func (m *Machine) switchTo(g *generation, how What, by, reason string) {
+	old := m.gens[m.current]
+	p := &pendingSwitch{gen: g, old: old, how: how, by: by, reason: reason, genState: g.state, previous: m.previous}
+	g.state = Current
+	m.current = g.id
+	if old != nil {
+		p.oState = old.state
+		m.previous = old.id
+		switch old.process {
+		case processUp:
+			old.state = Draining
+		case processNone:
+			old.state = Failed
+		default:
+			old.state = Stopping
+		}
+	}
+	m.pending = p
+	m.emit(Switch{Gen: g.id, Strict: how == WhatPromoted})
+}
+
+func (m *Machine) switchFailed(e SwitchFailed) {
+	p := m.pending
+	if p == nil || p.gen.id != e.Gen {
+		return
+	}
+	m.pending = nil
+	p.gen.state = p.genState
+	m.current, m.previous = 0, p.previous
+	if p.old != nil {
+		p.old.state = p.oState
+		m.current = p.old.id
+	}
+	if op := m.op; op != nil && op.gen == p.gen.id {
+		m.op = nil
+		m.answer(op.op, Outcome{Verdict: Refused, Gen: p.gen.id, Started: op.started,
+			Reason: "nothing was switched: " + e.Reason})
+		if op.started {
+			m.stop(p.gen, Failed, "", e.Reason)
+		}
+		return
+	}
+	if p.gen.origin == originFirst && m.current == 0 {
+		m.end(p.gen)
+		p.gen.reason = e.Reason
+		p.gen.state = Starting // its exit starts it again, after the backoff
+	}
+}
+
+func (m *Machine) switched(e Switched) {
+	p := m.pending
+	if p == nil || p.gen.id != e.Gen {
+		return
+	}
+	m.pending = nil
+	g := p.gen
+	g.reason = ""
+	g.stopWhenDrained = false
+	g.drainSerial++ // a Drained that is under way means nothing now
+	m.cancelTimers(g.id, TimerDrain, TimerKeep)
+	var from uint64
+	if p.old != nil {
+		from = p.old.id
+	}
+	m.emit(Record{What: p.how, Gen: g.id, From: from, By: p.by, Reason: p.reason})
+	if p.how == WhatPromoted && p.old != nil && m.policy.Probation > 0 {
+		g.probation = true
+		m.setTimer(g.id, TimerProbation, Delay{After: m.policy.Probation})
+	}
+	if op := m.op; op != nil && op.gen == g.id {
+		m.op = nil
+		m.answer(op.op, Outcome{Verdict: Done, Gen: g.id, Previous: from, Switched: true, Started: op.started})
+	}
+	if p.old != nil {
+		m.superseded(p.old)
+	}
+	for _, other := range m.sorted() {
+		switch {
+		case other.state == Standby && other.id != m.previous:
+			m.stop(other, Stopped, "", "displaced")
+		case other.origin == originFirst && other.state == Starting:
+			m.stop(other, Failed, "", "another generation was made current first")
+		}
+	}
+	m.emit(Save{})
+}
+
+// superseded lets the generation that was current until now drain, or ends what
+// is left of it.
+func (m *Machine) superseded(old *generation) {
+	old.probation = false
+	m.cancelTimers(old.id, TimerProbation, TimerSettle, TimerRestart)
+	switch old.state {
+	case Draining:
+		m.record(WhatDraining, old, "", "")
+		m.watchDrain(old)
+		m.boundDraining()
+	case Failed:
+		m.ended(old, Failed, old.reason)
+	case Stopping:
+		m.stop(old, Failed, "", old.reason)
+	}
+}
+
+// switchedFrom is where the route goes back to when a switch fails half-way: the
+// old generation where it can serve, else nowhere.
+func (m *Machine) switchedFrom() uint64 {
+	if p := m.pending; p != nil && p.old != nil && p.old.process == processUp {
+		return p.old.id
+	}
+	return 0
+}

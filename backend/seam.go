@@ -1,0 +1,102 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"syscall"
+)
+
+// ErrGone is what Driver.Adopt gives for a process that is no more.
+var ErrGone = errors.New("its process is gone")
+
+// Launch says what a Driver is to start.
+type Launch struct {
+	ID      uint64
+	Release string
+	Plan    json.RawMessage // what Driver.Plan fixed for this generation
+}
+
+// Found is a generation that a Driver sees running, for when the state is lost.
+type Found struct {
+	ID       uint64
+	Release  string
+	Identity json.RawMessage
+}
+
+// Driver starts, watches and ends the processes of generations. Its methods may
+// be called from several goroutines, for different generations at once.
+type Driver interface {
+	// Plan fixes what the generation runs. It is kept with the generation, so
+	// that a revert runs what ran.
+	Plan(id uint64, release string) (json.RawMessage, error)
+	// Start starts l. It calls record with what identifies the process before
+	// the program runs in it, and ends it if record fails.
+	Start(ctx context.Context, l Launch, record func(identity json.RawMessage) error) (Run, error)
+	// Adopt takes over a process that outlived proxyd, or gives ErrGone.
+	Adopt(ctx context.Context, l Launch, identity json.RawMessage) (Run, error)
+	// Found lists the generations whose processes run.
+	Found(ctx context.Context) ([]Found, error)
+	// Sweep ends every process of this service that belongs to none of keep.
+	Sweep(ctx context.Context, keep []uint64) error
+	// Release gives up what was kept for a generation between its runs.
+	Release(id uint64)
+}
+
+// Run is one process of a generation, with all that it forked.
+type Run interface {
+	PID() int
+	Unit() string
+	// Addresses tells where each listener's connections go.
+	Addresses() map[string]net.Addr
+	// Done is closed when the main process has ended and Exit tells how.
+	Done() <-chan struct{}
+	Exit() string
+	// Clear ends what the main process left behind. Called after Done.
+	Clear()
+	Signal(syscall.Signal) error
+	Kill() error
+	// LastLines are the last lines that it wrote, clean of control bytes.
+	LastLines() []string
+	// Notices gives what it says of itself; nil where it cannot.
+	Notices() <-chan Notice
+	// Waiting is how many connections wait in the queue that proxyd holds open
+	// for a listener; ok is false where proxyd holds none.
+	Waiting(listener string) (n int, ok bool)
+	// Command runs a readiness command with the generation's environment. The
+	// error tells why it did not exit with 0.
+	Command(ctx context.Context, argv []string) error
+}
+
+// Notice is what a generation says of itself (sd_notify).
+type Notice struct {
+	Ready    bool
+	Stopping bool
+	Status   string
+}
+
+// Router is the data path, by the numbers of generations.
+type Router interface {
+	// Open makes a generation known, with where its connections go.
+	Open(id uint64, addresses map[string]net.Addr) error
+	// Switch sends new connections to id, or with 0 lets them wait. When it
+	// returns, every event loop has seen it.
+	Switch(id uint64)
+	// Drained gives a channel that is closed once the generation gets no new
+	// connections and none is in flight.
+	Drained(id uint64) <-chan struct{}
+	// Cut resets what is in flight.
+	Cut(id uint64)
+	// Close forgets the generation.
+	Close(id uint64)
+	Hold()
+	Resume()
+	Counts(id uint64) Counts
+}
+
+// Counts are a generation's connections and bytes since proxyd was started.
+type Counts struct {
+	InFlight, Accepted, ConnectFailures uint64
+	BytesFromClients, BytesToClients    uint64
+}

@@ -1,0 +1,80 @@
+package backend
+
+import (
+	"context"
+	"time"
+)
+
+// ServiceState is the state of the whole service.
+type ServiceState string
+
+// The states of a service.
+const (
+	ServiceStarting ServiceState = "starting" // no client was served yet
+	ServiceServing  ServiceState = "serving"
+	ServiceHeld     ServiceState = "held"
+	ServiceWaiting  ServiceState = "waiting" // nothing can serve, clients queue
+)
+
+// Status is what the service looks like at one moment.
+type Status struct {
+	Service     string
+	State       ServiceState
+	Current     uint64
+	Previous    uint64
+	HeldUntil   time.Time
+	Generations []GenerationStatus
+}
+
+// GenerationStatus is one generation in a Status. Zero times are not set.
+type GenerationStatus struct {
+	ID            uint64
+	Release       string
+	State         State
+	Reason        string
+	Notice        string // what it last said of itself (STATUS=)
+	PID           int
+	Unit          string
+	Since         time.Time
+	DrainDeadline time.Time
+	Counts        Counts
+}
+
+// Status gives the state of the service.
+func (s *Supervisor) Status(ctx context.Context) (Status, error) {
+	var st Status
+	err := s.call(ctx, func() { st = s.status() })
+	return st, err
+}
+
+func (s *Supervisor) status() Status {
+	m := s.machine
+	st := Status{Service: s.cfg.Service, Current: m.current, Previous: m.previous, HeldUntil: s.heldUntil}
+	current := m.gens[m.current]
+	switch {
+	case m.held:
+		st.State = ServiceHeld
+	case current != nil && current.process == processUp && !m.closing:
+		st.State = ServiceServing
+	case !s.served:
+		st.State = ServiceStarting
+	default:
+		st.State = ServiceWaiting
+	}
+	for _, g := range m.sorted() {
+		mem := s.member(g.id)
+		gs := GenerationStatus{
+			ID: g.id, Release: g.release, State: g.state, Reason: g.reason, Notice: mem.notice,
+			Since: mem.since, DrainDeadline: mem.drainDeadline,
+			Counts: s.cfg.Router.Counts(g.id),
+		}
+		if mem.run != nil {
+			gs.PID, gs.Unit = mem.run.PID(), mem.run.Unit()
+		}
+		if g.process == processProving && mem.proof != nil {
+			gs.Reason = mem.proof.lastFailure()
+		}
+		st.Generations = append(st.Generations, gs)
+	}
+	return st
+}
