@@ -105,6 +105,7 @@ type Machine struct {
 	previous uint64
 	held     bool
 	closing  bool
+	finished bool
 
 	op      *operation
 	pending *pendingSwitch

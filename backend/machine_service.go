@@ -9,12 +9,13 @@ func (m *Machine) holdRequested(e HoldRequested) {
 	}
 	if !m.held {
 		m.held = true
-		m.emit(Hold{}, Record{What: WhatHeld, By: e.By}, Save{})
+		m.emit(Hold{}, Record{What: WhatHeld, By: e.By})
 	}
 	m.cancelTimers(0, TimerHold)
 	if e.Limit.After > 0 {
 		m.setTimer(0, TimerHold, e.Limit)
 	}
+	m.emit(Save{}) // after the timer, whose end is part of the state
 	m.answer(e.Op, Outcome{Verdict: Done, Gen: m.current})
 }
 
@@ -85,7 +86,7 @@ func (m *Machine) shutdownRequested() {
 
 // finishClosing says Finish once, when nothing runs any more.
 func (m *Machine) finishClosing() {
-	if !m.closing {
+	if !m.closing || m.finished {
 		return
 	}
 	for _, g := range m.gens {
@@ -93,6 +94,7 @@ func (m *Machine) finishClosing() {
 			return
 		}
 	}
+	m.finished = true
 	m.cancelTimers(0, TimerShutdown, TimerHold)
 	m.emit(Save{}, Finish{})
 }

@@ -85,10 +85,12 @@ func (m *Machine) readyLate(g *generation) {
 	why := fmt.Sprintf("it was not ready within %s", m.policy.ReadyDeadline)
 	if g.state == Current || (g.origin == originFirst && m.current == 0) {
 		g.reason = why
-		if g.process == processProving {
-			m.emit(StopProving{Gen: g.id})
-			m.end(g) // its exit starts it again
+		if g.process == processLaunching { // nothing to end yet: look again
+			m.setTimer(g.id, TimerReady, Delay{After: m.policy.ReadyDeadline})
+			return
 		}
+		m.emit(StopProving{Gen: g.id})
+		m.end(g) // its exit starts it again
 		return
 	}
 	m.failOp(g, why)
@@ -97,8 +99,8 @@ func (m *Machine) readyLate(g *generation) {
 
 func (m *Machine) exited(e Exited) {
 	g := m.gens[e.Gen]
-	if g == nil || !g.running() {
-		return
+	if g == nil || !g.running() || g.process == processLaunching {
+		return // Started comes before the Exited of the same process
 	}
 	if g.process == processProving {
 		m.emit(StopProving{Gen: g.id})

@@ -47,7 +47,9 @@ func (m *Machine) drained(e Drained) {
 	}
 	switch {
 	case g.state == Current && m.closing:
-		m.end(g)
+		if g.process == processUp { // else it ended by itself, or was told to
+			m.end(g)
+		}
 	case g.state != Draining:
 	case m.closing:
 		m.stop(g, Stopped, "", "drained")
