@@ -130,6 +130,12 @@ func NewMachine(p Policy, d Durable) *Machine {
 		m.gens[r.ID] = g
 		m.next = max(m.next, r.ID+1)
 	}
+	if m.gens[m.current] == nil {
+		m.current = 0
+	}
+	if m.gens[m.previous] == nil {
+		m.previous = 0
+	}
 	return m
 }
 
@@ -232,10 +238,10 @@ func (m *Machine) sorted() []*generation {
 
 // create makes a new generation and starts it.
 func (m *Machine) create(release string, o origin, by string) *generation {
+	m.prune()
 	g := &generation{id: m.next, release: release, state: Starting, origin: o}
 	m.gens[g.id] = g
 	m.next++
-	m.prune()
 	m.launch(g, by)
 	return g
 }
@@ -248,7 +254,8 @@ func (m *Machine) launch(g *generation, by string) {
 	m.setTimer(g.id, TimerReady, Delay{After: m.policy.ReadyDeadline})
 }
 
-// prune forgets the oldest ended generations past KeepRecords.
+// prune forgets the oldest ended generations past KeepRecords. It is done when
+// a new one comes, not when one ends: what follows from its end still names it.
 func (m *Machine) prune() {
 	ended := 0
 	all := m.sorted()

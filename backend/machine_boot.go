@@ -1,5 +1,7 @@
 package backend
 
+import "cmp"
+
 // adopted: the process of a generation outlived proxyd.
 func (m *Machine) adopted(e Adopted) {
 	if g := m.gens[e.Gen]; g != nil {
@@ -80,7 +82,7 @@ func (m *Machine) resumeGeneration(g *generation) {
 		}
 	case Stopping:
 		if !g.running() {
-			m.ended(g, Stopped, away)
+			m.ended(g, Stopped, cmp.Or(g.reason, away))
 			return
 		}
 		m.stop(g, Stopped, "", g.reason)

@@ -109,7 +109,6 @@ func (m *Machine) ended(g *generation, final State, why string) {
 		m.answer(op, Outcome{Verdict: Done, Gen: g.id})
 	}
 	g.stopOps = nil
-	m.prune()
 }
 
 func (m *Machine) retireRequested(e RetireRequested) {

@@ -79,6 +79,8 @@ func (m *Machine) makeCurrent(op Op, verb, by string, id, ifCurrent uint64) {
 		g.state, g.origin, g.reason, g.restarts = Starting, originRevert, "", 0
 		g.stopWhenDrained = false
 		m.launch(g, by)
+	case g.state == Starting:
+		m.refuse(op, Refused, "it is made current once it is ready", "generation %d is the first one and still starting", id)
 	default:
 		m.refuse(op, Refused, "wait until it has ended, then ask again", "generation %d is %s", id, g.state)
 	}
@@ -169,7 +171,9 @@ func (m *Machine) switchTo(g *generation, how What, by, reason string) {
 		}
 	}
 	m.pending = p
-	m.emit(Switch{Gen: g.id, Strict: how == WhatPromoted})
+	// The first generation takes nothing from anybody: it serves also where the
+	// disk takes no state, rather than be started over and over.
+	m.emit(Switch{Gen: g.id, Strict: how == WhatPromoted && (old != nil || m.op != nil)})
 }
 
 func (m *Machine) switchFailed(e SwitchFailed) {
@@ -191,13 +195,8 @@ func (m *Machine) switchFailed(e SwitchFailed) {
 		if op.started {
 			m.stop(p.gen, Failed, "", e.Reason)
 		}
-		return
 	}
-	if p.gen.origin == originFirst && m.current == 0 {
-		m.end(p.gen)
-		p.gen.reason = e.Reason
-		p.gen.state = Starting // its exit starts it again, after the backoff
-	}
+	m.emit(Save{}) // the file may say otherwise, if it failed after the rename
 }
 
 func (m *Machine) switched(e Switched) {
@@ -208,8 +207,9 @@ func (m *Machine) switched(e Switched) {
 	m.pending = nil
 	g := p.gen
 	g.reason = ""
+	g.restarts = 0
 	g.stopWhenDrained = false
-	g.drainSerial++ // a Drained that is under way means nothing now
+	g.drainSerial = 0 // a Drained that is under way means nothing now
 	m.cancelTimers(g.id, TimerDrain, TimerKeep)
 	var from uint64
 	if p.old != nil {
