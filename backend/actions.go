@@ -68,7 +68,7 @@ func (s *Supervisor) start(id uint64) Event {
 	s.cfg.Fault("start")
 	m := s.member(id)
 	g := s.machine.gens[id]
-	m.lastLines = nil
+	m.lastLines, m.proof, m.notice = nil, nil, ""
 	if m.plan == nil {
 		plan, err := s.cfg.Driver.Plan(id, g.release)
 		if err != nil {
@@ -90,20 +90,37 @@ func (s *Supervisor) starting(l Launch) {
 	})
 	s.cfg.Fault("started")
 	if err != nil {
-		s.post(StartFailed{Gen: l.ID, Reason: err.Error()})
+		s.startFailed(l.ID, err)
 		return
 	}
+	var unopened error
 	err = s.call(s.ctx, func() {
 		m := s.member(l.ID)
-		if err := s.open(l.ID, m, run); err != nil {
-			s.logFor(l.ID).Error("cannot open a route", "error", err)
+		if unopened = s.open(l.ID, m, run); unopened != nil {
+			m.run = nil
+			return
 		}
 		s.attend(l.ID, m)
 		s.step(Started{Gen: l.ID})
 	})
-	if err != nil { // proxyd ends without it
+	switch {
+	case err != nil: // proxyd ends without it
 		_ = run.Kill()
+	case unopened != nil:
+		_ = run.Kill()
+		<-run.Done()
+		run.Clear()
+		s.startFailed(l.ID, unopened)
 	}
+}
+
+// startFailed tells that a generation has no process, and forgets what was
+// written down of one.
+func (s *Supervisor) startFailed(id uint64, why error) {
+	_ = s.call(s.ctx, func() {
+		s.member(id).identity = nil
+		s.step(StartFailed{Gen: id, Reason: why.Error()})
+	})
 }
 
 // identified writes down the process of a generation before its program runs.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -184,8 +185,12 @@ func (s *Supervisor) step(e Event) {
 }
 
 // stamp notes when each generation came into its state: the Machine has no
-// clock.
+// clock. A switch is not noted before it came about, because one that fails puts
+// the states back.
 func (s *Supervisor) stamp() {
+	if s.machine.pending != nil {
+		return
+	}
 	for id, g := range s.machine.gens {
 		m := s.member(id)
 		if m.state != g.state {
@@ -202,6 +207,11 @@ func (s *Supervisor) forget() {
 	for id := range s.gens {
 		if s.machine.gens[id] == nil {
 			delete(s.gens, id)
+		}
+	}
+	for key := range s.timers {
+		if key.gen != 0 && s.machine.gens[key.gen] == nil {
+			s.cancelTimer(key)
 		}
 	}
 }
@@ -244,7 +254,7 @@ func (s *Supervisor) boot(ctx context.Context) {
 			if !errors.Is(err, ErrGone) {
 				s.log.Error("cannot take over a running generation", "generation", r.ID, "error", err)
 			}
-			m.identity = nil
+			m.run, m.identity = nil, nil
 			found = append(found, Lost{Gen: r.ID})
 			continue
 		}
@@ -264,8 +274,9 @@ func (s *Supervisor) boot(ctx context.Context) {
 	}
 }
 
-// rebuild makes a state of what runs, for when none can be read. The highest
-// number is taken for the current generation.
+// rebuild makes a state of what runs, for when none can be read. The generation
+// that history saw made current last is taken for the current one, else the one
+// with the highest number.
 func (s *Supervisor) rebuild(ctx context.Context) Durable {
 	found, err := s.cfg.Driver.Found(ctx)
 	if err != nil {
@@ -284,10 +295,21 @@ func (s *Supervisor) rebuild(ctx context.Context) Durable {
 		d.Current = max(d.Current, f.ID)
 		d.Next = max(d.Next, f.ID+1)
 	}
+	runs := func(id uint64) bool {
+		return slices.ContainsFunc(d.Generations, func(r DurableGeneration) bool { return r.ID == id })
+	}
+	for _, e := range s.cfg.History.Last(0) {
+		if (e.Event == WhatPromoted || e.Event == WhatReverted) && runs(e.Gen) {
+			d.Current, d.Previous = e.Gen, 0
+			if e.From != e.Gen && runs(e.From) {
+				d.Previous = e.From
+			}
+		}
+	}
 	for i := range d.Generations {
 		if d.Generations[i].ID == d.Current {
 			d.Generations[i].State = Current
-			s.log.Warn("the state is lost: the highest running generation is taken for the current one", "generation", d.Current)
+			s.log.Warn("the state is lost: a running generation is taken for the current one", "generation", d.Current)
 		}
 	}
 	return d
@@ -304,6 +326,9 @@ func (s *Supervisor) durable() Durable {
 		r := &d.Generations[i]
 		m := s.member(r.ID)
 		r.Since, r.DrainDeadline, r.Plan, r.Identity = m.since, m.drainDeadline, m.plan, m.identity
+		if r.State != m.state { // a switch is being made
+			r.Since, r.DrainDeadline = time.Now(), time.Time{}
+		}
 	}
 	return d
 }
