@@ -26,7 +26,7 @@
 //     the old generation; killed after it, with the new one.
 //   - A revert switches first and writes after, because going back must work at
 //     once and also with a full disk. A failed write is logged, and tried again
-//     with the next change.
+//     with the next change, and after a while.
 //   - Only one stage, promote or revert runs at a time. A second one is refused
 //     by name. `stop` of the generation that is being started cancels the first.
 //   - Numbers of generations rise and are never used again: the next number is

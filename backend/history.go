@@ -34,6 +34,7 @@ type History struct {
 	entries []Entry
 	seq     uint64
 	highest uint64
+	torn    bool // the file ends within a line
 }
 
 // OpenHistory reads what is in dir; damaged lines are passed over. Highest
@@ -55,11 +56,19 @@ func (h *History) read(path string) {
 		return
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
+	lines := bufio.NewReader(f) // no Scanner: a long damaged line would end it
+	for {
+		line, err := lines.ReadBytes('\n')
+		h.torn = len(line) > 0 && err != nil
 		var e Entry
-		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Seq > h.seq {
-			h.keep(e)
+		if json.Unmarshal(line, &e) == nil {
+			h.highest = max(h.highest, e.Gen)
+			if e.Seq > h.seq {
+				h.keep(e)
+			}
+		}
+		if err != nil {
+			return
 		}
 	}
 }
@@ -93,9 +102,16 @@ func (h *History) Add(e Entry) (Entry, error) {
 	if info, err := f.Stat(); err == nil && info.Size() > historyBytes {
 		_ = os.Rename(h.path, h.oldPath()) // this entry still goes to the old file
 	}
-	if _, err := f.Write(append(b, '\n')); err != nil {
+	b = append(b, '\n')
+	if h.torn { // this entry shall not be lost with the one before
+		b = append([]byte{'\n'}, b...)
+	}
+	n, err := f.Write(b)
+	if err != nil {
+		h.torn = h.torn || n > 0
 		return e, fmt.Errorf("write history: %w", err)
 	}
+	h.torn = false
 	return e, nil
 }
 

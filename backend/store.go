@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/renameio/v2"
 )
@@ -23,7 +24,8 @@ var (
 	errDamaged     = errors.New("damaged")
 )
 
-// envelope is the state file: the sum is over the bytes of State as they stand.
+// envelope is the state file: the sum is over the schema, the revision and the
+// bytes of State as they stand.
 type envelope struct {
 	Schema   int             `json:"schema"`
 	Revision uint64          `json:"revision"`
@@ -38,6 +40,7 @@ type envelope struct {
 type Store struct {
 	dir, runtimeDir string
 	revision        uint64
+	swept           bool
 }
 
 // OpenStore reads the state. Notes tell of copies that were passed over, found
@@ -79,18 +82,22 @@ func readEnvelope(path string) (envelope, error) {
 	if err := json.Unmarshal(b, &env); err != nil {
 		return env, fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	if env.Schema > schema {
+	matches := env.Sum == sumOf(env.Revision, env.State)
+	if env.Schema > schema && !matches { // else it is one of ours whose number was damaged
 		return env, fmt.Errorf("%w (schema %d, this proxyd knows %d)", ErrNewerSchema, env.Schema, schema)
 	}
-	if sum := sumOf(env.State); env.Schema < 1 || env.Sum != sum {
+	if env.Schema != schema || !matches {
 		return env, fmt.Errorf("%w: its checksum does not match", errDamaged)
 	}
 	return env, nil
 }
 
-func sumOf(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
+// sumOf is the sum of a state of this schema.
+func sumOf(revision uint64, state []byte) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d %d ", schema, revision)
+	h.Write(state)
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // Pending is a state that is on disk beside the one in force. Exactly one of
@@ -104,6 +111,7 @@ type Pending struct {
 // Prepare writes d to a temporary file in the state directory and fsyncs it, so
 // that a full disk shows before anything was changed.
 func (s *Store) Prepare(d Durable) (*Pending, error) {
+	s.sweep()
 	b, err := s.encode(d)
 	if err != nil {
 		return nil, err
@@ -122,13 +130,33 @@ func (s *Store) Prepare(d Durable) (*Pending, error) {
 	return &Pending{store: s, file: f, bytes: b}, nil
 }
 
+// sweep removes, once, the temporary files of a proxyd that was killed while it
+// wrote. Not at opening: `proxyd check` only reads.
+func (s *Store) sweep() {
+	if s.swept {
+		return
+	}
+	s.swept = true
+	for _, dir := range []string{s.dir, s.runtimeDir} {
+		left, _ := filepath.Glob(filepath.Join(globEscape(dir), ".state.json[0-9]*"))
+		for _, path := range left {
+			_ = os.Remove(path)
+		}
+	}
+}
+
+// globEscape keeps what is in a path from being read as a pattern.
+func globEscape(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
 func (s *Store) encode(d Durable) ([]byte, error) {
 	s.revision++
 	state, err := json.Marshal(d)
 	if err != nil {
 		return nil, fmt.Errorf("encode state: %w", err)
 	}
-	b, err := json.Marshal(envelope{Schema: schema, Revision: s.revision, Sum: sumOf(state), State: state})
+	b, err := json.Marshal(envelope{Schema: schema, Revision: s.revision, Sum: sumOf(s.revision, state), State: state})
 	if err != nil {
 		return nil, fmt.Errorf("encode state: %w", err)
 	}

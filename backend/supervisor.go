@@ -51,6 +51,7 @@ type Supervisor struct {
 	// Below: only the goroutine of Run.
 	gens      map[uint64]*member
 	timers    map[timerKey]*time.Timer
+	again     *time.Timer // writes the state that could not be written
 	answers   map[Op]chan Answered
 	lastOp    Op
 	heldUntil time.Time
@@ -333,10 +334,19 @@ func (s *Supervisor) durable() Durable {
 	return d
 }
 
+// saveAgain is when a state that could not be written is written again, where no
+// change did that before: a revert on a full disk must not be forgotten for ever.
+const saveAgain = 30 * time.Second
+
 func (s *Supervisor) save() {
+	if s.again != nil {
+		s.again.Stop()
+		s.again = nil
+	}
 	memory, err := s.cfg.Store.Save(s.durable())
 	if err != nil {
 		s.log.Error("cannot write the state", "error", err, "kept_in_runtime_directory", memory)
+		s.again = time.AfterFunc(saveAgain, func() { _ = s.call(s.ctx, s.save) })
 	}
 }
 
@@ -351,6 +361,9 @@ func (s *Supervisor) inFlight() uint64 {
 func (s *Supervisor) endTimers() {
 	for _, t := range s.timers {
 		t.Stop()
+	}
+	if s.again != nil {
+		s.again.Stop()
 	}
 }
 
