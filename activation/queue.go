@@ -35,6 +35,7 @@ const (
 	unixDiagShowQueue = 0x10 // UDIAG_SHOW_RQLEN
 	unixDiagQueue     = 4    // UNIX_DIAG_RQLEN
 	sockDiagByFamily  = 20   // SOCK_DIAG_BY_FAMILY
+	unixDiagMessage   = 16   // sizeof(struct unix_diag_msg), the attributes follow
 )
 
 type unixDiagRequest struct {
@@ -46,12 +47,6 @@ type unixDiagRequest struct {
 	inode  uint32
 	show   uint32
 	cookie [2]uint32
-}
-
-type unixDiagMessage struct {
-	family, kind, state, _ uint8
-	inode                  uint32
-	cookie                 [2]uint32
 }
 
 func unixQueueLength(fd int) (int, error) {
@@ -98,10 +93,10 @@ func parseUnixQueue(b []byte) (int, error) {
 		return 0, errDiag
 	}
 	b = b[header:]
-	if len(b) < int(unsafe.Sizeof(unixDiagMessage{})) {
+	if len(b) < unixDiagMessage {
 		return 0, errDiag
 	}
-	b = b[unsafe.Sizeof(unixDiagMessage{}):]
+	b = b[unixDiagMessage:]
 	for len(b) >= unix.SizeofRtAttr {
 		size := int(binary.NativeEndian.Uint16(b))
 		if size < unix.SizeofRtAttr || size > len(b) {
