@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -55,10 +56,16 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// checkSocketPath refuses a path that does not fit into a unix address.
+// checkSocketPath refuses what does not fit into a unix address, and what would
+// make an abstract one, which has no mode and which anybody may connect to.
 func checkSocketPath(path string) error {
-	if len(path) > maxSocketPath {
-		return fmt.Errorf("%s: a unix address holds at most %d bytes, this one has %d", path, maxSocketPath, len(path))
+	switch {
+	case path == "":
+		return errors.New("its path is empty")
+	case len(path) > maxSocketPath:
+		return fmt.Errorf("%s: a unix address holds at most %d bytes, this path has %d", path, maxSocketPath, len(path))
+	case path[0] == '@', strings.IndexByte(path, 0) >= 0:
+		return fmt.Errorf("%q is not the path of a file", path)
 	}
 	return nil
 }

@@ -3,8 +3,11 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -30,32 +33,78 @@ type Config struct {
 	IdleTimeout time.Duration
 }
 
+// maxHeader is how many bytes a request's line and headers may have; net/http
+// adds 4 KiB to it.
+const maxHeader = 8 << 10
+
 // Server serves the control protocol. Its methods may be called from several
 // goroutines.
 type Server struct {
-	http *http.Server
+	cfg    Config
+	gate   *gate
+	http   *http.Server
+	ending chan struct{} // closed by Shutdown: ends the streams
+	end    sync.Once
 }
 
-// NewServer makes a Server. It panics without a Service. It runs nothing until
-// Serve.
+// NewServer makes a Server. It panics without a Service, which is a mistake in
+// the program. It runs nothing until Serve.
 func NewServer(cfg Config) *Server {
 	if cfg.Service == nil {
 		panic("control: NewServer without a Service")
 	}
-	return &Server{http: &http.Server{ReadHeaderTimeout: cfg.RequestTimeout}}
+	if cfg.Log == nil {
+		cfg.Log = hclog.NewNullLogger()
+	}
+	if cfg.MaxConnections <= 0 {
+		cfg.MaxConnections = 64
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		byDef time.Duration
+	}{
+		{&cfg.RequestTimeout, 10 * time.Second},
+		{&cfg.WriteTimeout, 10 * time.Second},
+		{&cfg.IdleTimeout, 60 * time.Second},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.byDef
+		}
+	}
+	s := &Server{
+		cfg:    cfg,
+		gate:   newGate(cfg.MaxConnections, uint32(os.Geteuid())),
+		ending: make(chan struct{}),
+	}
+	s.http = &http.Server{
+		Handler:           http.HandlerFunc(s.answer),
+		ReadHeaderTimeout: cfg.RequestTimeout,
+		ReadTimeout:       cfg.RequestTimeout,
+		IdleTimeout:       cfg.IdleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ConnContext:       withConn,
+		ErrorLog:          cfg.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	return s
 }
 
 // Serve serves the connections of l, which it owns and closes, until Shutdown.
 // It then gives nil.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	if err := s.http.Serve(s.gate.guard(l)); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve control socket: %w", err)
 	}
 	return nil
 }
 
-// Shutdown ends Serve and every stream of events, waits for requests in progress
-// until ctx ends, and then closes what is left.
+// Shutdown ends Serve, every stream of events and every connection without a
+// whole request, waits for the requests in progress until ctx ends, and then
+// closes what is left and says so.
 func (s *Server) Shutdown(ctx context.Context) error {
-	return s.http.Shutdown(ctx)
+	s.end.Do(func() { close(s.ending) })
+	s.gate.shut()
+	if err := s.http.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("end control server: requests in progress were cut: %w", err), s.http.Close())
+	}
+	return nil
 }
