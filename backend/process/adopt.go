@@ -1,0 +1,83 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Adopt takes over a process that an earlier proxyd has started and recorded, or
+// gives ErrGone. Its output is read on from the FIFO. If it is a child of this
+// process, which it is after an exec of proxyd in place, its Exit will be known.
+func (d *Driver) Adopt(id Identity, generation uint64, outputPath string) (*Process, error) {
+	if d.isClosed() {
+		return nil, ErrClosed
+	}
+	path, err := cleanPath(outputPath)
+	if err != nil {
+		return nil, fmt.Errorf("adopt process %d: %w", id.PID, err)
+	}
+	pidfd, err := id.open()
+	if err != nil {
+		return nil, fmt.Errorf("adopt process %d: %w", id.PID, err)
+	}
+	if !launchOver(id, pidfd) {
+		unix.Close(pidfd)
+		return nil, fmt.Errorf("adopt process %d: %w", id.PID, ErrGone)
+	}
+	out, err := reopenOutput(id.PID, path, d.writeLines)
+	if err != nil {
+		d.log.Warn("cannot read output of adopted process", "generation", generation, "pid", id.PID, "error", err)
+		out = nil
+	} else {
+		go out.read()
+	}
+	s, err := readStat(id.PID)
+	child := err == nil && s.ppid == os.Getpid() && s.start == id.StartTime
+	if child {
+		children.claim(id.PID)
+	}
+	p := d.newProcess(generation, id, pidfd, child, out)
+	_, _ = p.members() // remember them while they can be told by the tree
+	return p, nil
+}
+
+// launchOver waits until a process is no launch stub: one whose proxyd died
+// either ends or, if it was told before, becomes the program. It says whether it
+// runs then.
+func launchOver(id Identity, pidfd int) bool {
+	limit := newLimit(killTime)
+	for isStub(id.PID) && !ended(pidfd) {
+		if limit.left() == 0 {
+			return false
+		}
+		// Nothing tells of an exec, so look again every millisecond.
+		awaitEnd([]int{pidfd}, 1)
+	}
+	return !ended(pidfd)
+}
+
+func isStub(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	return err == nil && strings.HasPrefix(string(b), launchName+"\x00")
+}
+
+// reopenOutput opens the FIFO at path. Where the path is gone, since systemd
+// removes a service's runtime directory, it is opened through the process that
+// holds it (proc_pid_fd(5)): unread, it would fill up and stop the program.
+func reopenOutput(pid int, path string, write func([]byte)) (*output, error) {
+	o, err := openOutput(path, path, write)
+	if errors.Is(err, os.ErrNotExist) && slices.Contains(outputLinks(pid), path) {
+		for _, fd := range []string{"1", "2"} {
+			if o, err := openOutput(path, "/proc/"+strconv.Itoa(pid)+"/fd/"+fd, write); err == nil {
+				return o, nil
+			}
+		}
+	}
+	return o, err
+}
