@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxBurst     = 16
+	firstBackoff = int64(5 * time.Millisecond)
+	lastBackoff  = int64(time.Second)
+)
+
+// listen starts or stops accepting as the route, a hold, the limit and
+// failures ask for. A listener that is watched with EPOLLEXCLUSIVE cannot be
+// modified (epoll_ctl(2)), so it is taken out and put in.
+func (l *loop) listen() {
+	p := l.proxy
+	want := p.route.Load() != nil && !p.held.Load() && !l.full.Load() && !l.resting
+	if want == l.listening {
+		return
+	}
+	l.listening = want
+	for i, fd := range p.listeners {
+		k := key{ref: int32(-2 - i)}
+		if !want {
+			l.os.watch(unix.EPOLL_CTL_DEL, fd, 0, k)
+		} else if errno := l.os.watch(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, k); errno != 0 {
+			p.log.Error("listener not watched", "listener", p.names[i], "error", errno)
+			l.rest()
+		}
+	}
+}
+
+// accept takes new connections of one listener. How many a wake rises while
+// more are waiting, so that a single one costs no accept4(2) in vain.
+func (l *loop) accept(i int) {
+	p := l.proxy
+	if !l.listening {
+		return
+	}
+	for n := max(1, l.burst[i]); n > 0; n-- {
+		if !p.enter() {
+			l.stopFull()
+			return
+		}
+		fd, errno := accept(p.listeners[i])
+		switch errno {
+		case 0:
+			l.backoff = 0
+			if to := p.lighter(l); to != nil {
+				to.load.Add(1)
+				if to.post(command{what: adopt, fd: fd, listener: i}) {
+					continue
+				}
+			}
+			l.load.Add(1)
+			l.admit(fd, i)
+		case unix.EAGAIN:
+			p.leave()
+			l.burst[i] = 1
+			return
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			p.leave()
+			p.log.Warn("accept failed, clients wait", "listener", p.names[i], "error", errno)
+			l.rest()
+			l.listen()
+			return
+		case unix.EBADF, unix.EINVAL, unix.ENOTSOCK, unix.EOPNOTSUPP, unix.EFAULT:
+			p.leave()
+			p.log.Error("listener unusable", "listener", p.names[i], "error", errno)
+			l.rest()
+			l.listen()
+			return
+		default: // ECONNABORTED, EPROTO, EINTR and the network errors of accept(2)
+			p.leave()
+		}
+	}
+	l.burst[i] = min(maxBurst, max(1, l.burst[i])*2)
+}
+
+// rest stops accepting for a while.
+func (l *loop) rest() {
+	l.backoff = min(max(2*l.backoff, firstBackoff), lastBackoff)
+	l.resting = true
+	l.timers.add(timer{l.now + l.backoff, key{}, acceptAgain})
+}
+
+// stopFull stops accepting until a connection ends in any loop.
+func (l *loop) stopFull() {
+	l.full.Store(true)
+	l.listen()
+	l.proxy.crowded.Store(true)
+	if l.proxy.live.Load() < l.proxy.limit { // one ended in between
+		l.proxy.uncrowd()
+	}
+}
+
+// admit gives an accepted connection a record and a backend.
+func (l *loop) admit(fd int32, listener int) {
+	c := l.slab.take()
+	c.listener = uint8(listener)
+	c.active = l.tick
+	s := &c.side[client]
+	s.fd = fd
+	if l.proxy.isTCP[listener] {
+		s.flags = isTCP
+	} else {
+		// A unix client that passes descriptors makes a read stop short.
+		s.flags = exhaust
+	}
+	c.state = waiting
+	c.due = l.now + l.proxy.connectTimeout
+	if errno := l.os.watch(unix.EPOLL_CTL_ADD, fd, edges, c.key(client)); errno != 0 {
+		l.abort(c)
+		return
+	}
+	l.dial(c)
+}
+
+// leave is told of each connection that ends, before its record is given back.
+func (l *loop) leave(c *conn) {
+	l.count(c)
+	l.unlink(c)
+	l.place(c, nil)
+	l.load.Add(-1)
+	l.proxy.leave()
+}

@@ -1,0 +1,333 @@
+package proxy
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Refs of events that belong to no connection; a listener is -2-its index.
+const wakeRef = -1
+
+// loop serves its share of the connections on one locked thread. Everything
+// in it belongs to that thread, but for what follows mu.
+type loop struct {
+	pump
+	os        *linux
+	proxy     *Proxy
+	index     int
+	events    []unix.EpollEvent
+	start     time.Time
+	cells     []cell
+	listening bool
+	burst     []int // accepts a wake, by listener
+	backoff   int64 // ns; 0: accepting works
+	resting   bool  // accepting failed, waits for its timer
+	head      int32 // connecting, oldest first
+	tail      int32
+	swept     int64
+
+	turns atomic.Uint64
+	load  atomic.Int64 // connections, for the others to compare
+	full  atomic.Bool  // stopped accepting at the limit
+
+	wake     int32 // eventfd, never read: it is edge-triggered
+	mu       sync.Mutex
+	posted   []command
+	over     bool // takes no more commands
+	finished chan struct{}
+}
+
+// command is something that a loop does between two turns.
+type command struct {
+	what     order
+	route    *Route
+	fd       int32
+	listener int
+	done     *sync.WaitGroup
+}
+
+type order uint8
+
+const (
+	look  order = iota // at the route and the limits: accept or not
+	cut                // what is left on a route
+	adopt              // a connection that another loop accepted
+	stop
+)
+
+func newLoop(p *Proxy, index int) (*loop, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(ep)
+		return nil, err
+	}
+	os := &linux{epoll: int32(ep)}
+	l := &loop{
+		pump: newPump(os), os: os, proxy: p, index: index, wake: int32(wake),
+		events: make([]unix.EpollEvent, 256), start: time.Now(),
+		head: -1, tail: -1, finished: make(chan struct{}),
+		burst: make([]int, len(p.listeners)),
+	}
+	l.pump.ended = l.leave
+	if errno := os.watch(unix.EPOLL_CTL_ADD, l.wake, unix.EPOLLIN|unix.EPOLLET, key{ref: wakeRef}); errno != 0 {
+		unix.Close(wake)
+		unix.Close(ep)
+		return nil, errno
+	}
+	return l, nil
+}
+
+// post gives the loop a command; done is released when it was carried out, at
+// once if the loop has ended. False: it never will be.
+func (l *loop) post(c command) bool {
+	l.mu.Lock()
+	if l.over {
+		l.mu.Unlock()
+		if c.done != nil {
+			c.done.Done()
+		}
+		return false
+	}
+	l.posted = append(l.posted, c)
+	l.rouse()
+	l.mu.Unlock()
+	return true
+}
+
+// rouse makes the loop take a turn soon. mu is held, and the loop is not over.
+func (l *loop) rouse() {
+	one := [8]byte{1}
+	unix.Write(int(l.wake), one[:])
+}
+
+// run is the goroutine of a loop. It ends on the command stop; Proxy.Close
+// waits for it.
+func (l *loop) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(l.finished)
+	for !l.turn() {
+	}
+}
+
+// turn is one round: everything that is ready, once. True: the loop has ended.
+func (l *loop) turn() bool {
+	n, errno := l.os.poll(l.events)
+	if n <= 0 || errno != 0 {
+		if n, errno = l.sleep(); errno != 0 {
+			n = 0
+		}
+	}
+	l.turns.Add(1)
+	l.clock()
+	called := false
+	var ready uint64 // listeners
+	for i := range l.events[:n] {
+		ev := &l.events[i]
+		switch {
+		case ev.Fd >= 0:
+			if c := l.slab.find(ev.Fd>>1, ev.Pad); c != nil {
+				l.event(c, int(ev.Fd&1), ev.Events)
+			}
+		case ev.Fd == wakeRef:
+			called = true
+		default:
+			ready |= 1 << uint(-2-ev.Fd)
+		}
+	}
+	l.continued()
+	l.expire()
+	// Listeners last, so that what is being served goes before what is new.
+	for i := 0; ready != 0; i, ready = i+1, ready>>1 {
+		if ready&1 != 0 {
+			l.accept(i)
+		}
+	}
+	return called && l.obey()
+}
+
+// sleep waits for events, not longer than the next thing that is due.
+func (l *loop) sleep() (int, unix.Errno) {
+	if len(l.again) > 0 {
+		return 0, 0
+	}
+	until := int64(-1)
+	if len(l.timers) > 0 {
+		until = l.timers[0].at
+	}
+	if l.head >= 0 {
+		if due := l.slab.at(l.head).due; until < 0 || due < until {
+			until = due
+		}
+	}
+	if s := l.proxy.sweep; s > 0 && l.slab.live > 0 {
+		if due := l.swept + s; until < 0 || due < until {
+			until = due
+		}
+	}
+	ms := -1
+	if until >= 0 {
+		left := until - int64(time.Since(l.start))
+		ms = max(0, int((left+int64(time.Millisecond)-1)/int64(time.Millisecond)))
+	}
+	return l.os.wait(l.events, ms)
+}
+
+func (l *loop) clock() {
+	l.now = int64(time.Since(l.start))
+	l.tick = uint32(l.now / int64(time.Millisecond))
+}
+
+// event takes what epoll says of one side of a connection.
+func (l *loop) event(c *conn, at int, events uint32) {
+	switch {
+	case c.state == relaying:
+		l.happened(c, at, events)
+		l.count(c)
+	case c.state == connecting && at == backend:
+		l.connected(c, events)
+	default:
+		c.side[at].note(events)
+		if c.state == waiting && events&unix.EPOLLERR != 0 {
+			l.abort(c) // the client left before anything could serve it
+		}
+	}
+}
+
+// continued gives another turn to those who had more to do.
+func (l *loop) continued() {
+	if len(l.again) == 0 {
+		return
+	}
+	n := len(l.again)
+	for i := 0; i < n; i++ {
+		k := l.again[i]
+		if c := l.slab.find(k.ref>>1, k.seq); c != nil {
+			c.queued = false
+			if c.state == relaying {
+				l.proceed(c)
+				l.count(c)
+			}
+		}
+	}
+	l.again = l.again[:copy(l.again, l.again[n:])]
+}
+
+// expire does what is due.
+func (l *loop) expire() {
+	for {
+		t, ok := l.timers.due(l.now)
+		if !ok {
+			break
+		}
+		if t.what == acceptAgain {
+			l.resting = false
+			l.listen()
+			continue
+		}
+		c := l.slab.find(t.key.ref>>1, t.key.seq)
+		if c == nil {
+			continue
+		}
+		switch t.what {
+		case dialAgain:
+			if c.state == waiting {
+				l.dial(c)
+			}
+		case pollUnsent:
+			l.pollAgain(c, int(t.key.ref&1))
+		case moveAgain:
+			l.proceed(c)
+			l.count(c)
+		}
+	}
+	for l.head >= 0 && l.slab.at(l.head).due <= l.now {
+		l.unreached(l.slab.at(l.head), unix.ETIMEDOUT)
+	}
+	if s := l.proxy.sweep; s > 0 && l.now >= l.swept+s {
+		l.swept = l.now
+		l.slab.all(l.endIdle)
+	}
+}
+
+// endIdle resets a connection that showed no activity for too long. A reset
+// and not an end of stream: nobody ended it, so nobody may take it for whole.
+func (l *loop) endIdle(c *conn) {
+	if c.state != relaying {
+		return
+	}
+	quiet := time.Duration(l.tick-c.active) * time.Millisecond
+	limit := l.proxy.idle
+	if half := l.proxy.halfClose; half > 0 && (limit == 0 || half < limit) {
+		if c.side[client].is(ended) || c.side[backend].is(ended) {
+			limit = half
+		}
+	}
+	if limit > 0 && quiet >= limit {
+		l.abort(c)
+	}
+}
+
+// obey carries out the commands; true ends the loop.
+func (l *loop) obey() bool {
+	l.mu.Lock()
+	posted := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	ended := false
+	for _, c := range posted {
+		switch c.what {
+		case look:
+			l.listen()
+		case cut:
+			l.slab.all(func(x *conn) {
+				if x.cell >= 0 && l.cells[x.cell].route == c.route {
+					l.abort(x)
+				}
+			})
+		case adopt:
+			if ended {
+				l.os.reset(c.fd)
+				l.proxy.leave()
+				break
+			}
+			l.admit(c.fd, c.listener)
+		case stop:
+			l.close()
+			ended = true
+		}
+		if c.done != nil {
+			c.done.Done()
+		}
+	}
+	return ended
+}
+
+// close cuts what is left and gives the loop's descriptors back.
+func (l *loop) close() {
+	l.mu.Lock()
+	l.over = true
+	left := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	for _, c := range left {
+		if c.what == adopt {
+			l.os.reset(c.fd)
+			l.proxy.leave()
+		}
+		if c.done != nil {
+			c.done.Done()
+		}
+	}
+	l.slab.all(l.abort)
+	l.store.empty()
+	unix.Close(int(l.os.epoll))
+}

@@ -1,0 +1,326 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNoAddress: a route lacks the address of a listener.
+	ErrNoAddress = errors.New("no address for this listener")
+	// ErrAddress: an address that cannot be connected to.
+	ErrAddress = errors.New("not a unix or tcp address to connect to")
+	// ErrListener: a descriptor that is no listening stream socket.
+	ErrListener = errors.New("not a listening stream socket")
+	// ErrLimits: the descriptor limit leaves no room for connections.
+	ErrLimits = errors.New("the descriptor limit leaves no room for connections")
+)
+
+// Listener is a listening socket to take clients from.
+type Listener struct {
+	Name string // several listeners may have the same name
+	FD   int    // borrowed: never closed here; tcp or unix, SOCK_STREAM
+}
+
+// Config says what a Proxy serves and within which limits.
+type Config struct {
+	Listeners []Listener // at least one, at most 64
+
+	// Loops is the number of event loops, each with its own thread. 0: one
+	// per CPU.
+	Loops int
+	// MaxConnections is how many clients are served at a time; the others
+	// wait in the listener's queue. 0: as many as descriptors allow. A greater
+	// number than descriptors allow is lowered.
+	MaxConnections int
+	// Reserve is how many descriptors are left for everything else. 0: 64.
+	Reserve int
+
+	// ConnectTimeout is how long a generation that cannot be connected to is
+	// tried again before the client is reset. 0: 5 s.
+	ConnectTimeout time.Duration
+	// IdleTimeout resets a connection without activity in either direction;
+	// HalfCloseTimeout one where one side has ended and the other shows no
+	// activity. 0: never.
+	IdleTimeout, HalfCloseTimeout time.Duration
+	// KeepAlive is the quiet time after which TCP asks whether a peer still
+	// lives; a dead one is given up after about twice that. 0: 60 s,
+	// negative: off.
+	KeepAlive time.Duration
+	// UserTimeout is TCP_USER_TIMEOUT, see tcp(7): how long sent bytes may
+	// stay unacknowledged. It also ends a client that lives but does not read
+	// for so long, therefore 0 means IdleTimeout, and without that the
+	// kernel's own limit.
+	UserTimeout time.Duration
+
+	Log hclog.Logger // nil: no log
+}
+
+// Proxy accepts clients from listeners and relays them to the generation that
+// is switched in. All methods are safe for concurrent use.
+type Proxy struct {
+	log       hclog.Logger
+	names     []string
+	listeners []int32
+	isTCP     []bool
+	loops     []*loop
+
+	connectTimeout  int64
+	idle, halfClose time.Duration
+	keepAlive       time.Duration
+	sweep           int64 // ns between two looks for idle connections; 0: never
+	ephemeral       [2]int
+	limit           int64
+
+	mu      sync.Mutex // one change of route at a time
+	route   atomic.Pointer[Route]
+	held    atomic.Bool
+	live    atomic.Int64
+	crowded atomic.Bool // some loop stopped accepting at the limit
+}
+
+// New starts the loops. Nothing is accepted until the first Switch. It sets
+// TCP_NODELAY, keepalive and TCP_USER_TIMEOUT on TCP listeners, which what
+// they accept inherits, and O_NONBLOCK where that is missing.
+func New(cfg Config) (*Proxy, error) {
+	if len(cfg.Listeners) == 0 || len(cfg.Listeners) > 64 {
+		return nil, fmt.Errorf("start proxy: %d listeners: %w", len(cfg.Listeners), ErrListener)
+	}
+	p := &Proxy{
+		log:            cfg.Log,
+		connectTimeout: int64(orElse(cfg.ConnectTimeout, 5*time.Second)),
+		idle:           max(0, cfg.IdleTimeout),
+		halfClose:      max(0, cfg.HalfCloseTimeout),
+		keepAlive:      orElse(cfg.KeepAlive, time.Minute),
+	}
+	if p.log == nil {
+		p.log = hclog.NewNullLogger()
+	}
+	p.ephemeral = ephemeralPorts()
+	p.sweep = sweepEvery(p.idle, p.halfClose)
+	for _, l := range cfg.Listeners {
+		tcp, err := prepare(l.FD, p.keepAlive, orElse(cfg.UserTimeout, p.idle))
+		if err != nil {
+			return nil, fmt.Errorf("start proxy: listener %q, descriptor %d: %w", l.Name, l.FD, err)
+		}
+		p.names = append(p.names, l.Name)
+		p.listeners = append(p.listeners, int32(l.FD))
+		p.isTCP = append(p.isTCP, tcp)
+	}
+	n := cfg.Loops
+	if n <= 0 {
+		n = runtime.NumCPU()
+	}
+	for i := range n {
+		l, err := newLoop(p, i)
+		if err != nil {
+			p.abandon()
+			return nil, fmt.Errorf("start proxy: open event loop: %w", err)
+		}
+		p.loops = append(p.loops, l)
+	}
+	pipes, err := p.setLimit(cfg)
+	if err != nil {
+		p.abandon()
+		return nil, fmt.Errorf("start proxy: %w", err)
+	}
+	for _, l := range p.loops {
+		l.maxPipes = pipes
+		go l.run()
+	}
+	return p, nil
+}
+
+// abandon closes loops that never ran.
+func (p *Proxy) abandon() {
+	for _, l := range p.loops {
+		l.close()
+		unix.Close(int(l.wake))
+	}
+}
+
+// setLimit divides the descriptors: what is open, the reserve, pipes, and two
+// for each connection. It gives the pipes that a loop may lend.
+func (p *Proxy) setLimit(cfg Config) (pipes int, err error) {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return 0, fmt.Errorf("read descriptor limit: %w", err)
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0, fmt.Errorf("count open descriptors: %w", err)
+	}
+	reserve := cfg.Reserve
+	if reserve <= 0 {
+		reserve = 64
+	}
+	all := int(min(lim.Cur, 1<<30)) - len(open) - reserve
+	pipes = min(256, max(1, all/16/len(p.loops)/2))
+	room := (all - len(p.loops)*2*(pipes+1)) / 2
+	if room < 1 {
+		return 0, fmt.Errorf("limit %d, %d open, %d reserved: %w", lim.Cur, len(open), reserve, ErrLimits)
+	}
+	p.limit = int64(room)
+	if n := cfg.MaxConnections; n > 0 && n < room {
+		p.limit = int64(n)
+	}
+	return pipes, nil
+}
+
+// Switch makes new connections go to r. It returns when every loop has seen
+// it: no connection accepted later goes elsewhere, and the in-flight count of
+// the route before can only fall. nil: nothing can serve; clients wait in the
+// listener's queue.
+func (p *Proxy) Switch(r *Route) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r != nil {
+		r.setQuiet(false)
+	}
+	old := p.route.Swap(r)
+	p.command(command{what: look})
+	if old != nil && old != r {
+		old.setQuiet(true)
+	}
+}
+
+// Hold makes new clients wait in the listener's queue. It returns when no loop
+// accepts any more; what was accepted before is served.
+func (p *Proxy) Hold() { p.hold(true) }
+
+// Resume ends a hold.
+func (p *Proxy) Resume() { p.hold(false) }
+
+func (p *Proxy) hold(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held.Store(on)
+	p.command(command{what: look})
+}
+
+// command has every loop do something and waits for all of them.
+func (p *Proxy) command(c command) {
+	var done sync.WaitGroup
+	done.Add(len(p.loops))
+	c.done = &done
+	for _, l := range p.loops {
+		l.post(c)
+	}
+	done.Wait()
+}
+
+// Close resets what is left and ends the loops. The listeners stay open.
+func (p *Proxy) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.command(command{what: stop})
+	for _, l := range p.loops {
+		<-l.finished
+		l.mu.Lock()
+		if l.wake >= 0 {
+			unix.Close(int(l.wake))
+			l.wake = -1
+		}
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// Progress gives the number of turns that each loop has made, and makes each
+// take one more: a loop whose number is the same at the next call is stuck.
+func (p *Proxy) Progress() []uint64 {
+	turns := make([]uint64, len(p.loops))
+	for i, l := range p.loops {
+		turns[i] = l.turns.Load()
+		l.mu.Lock()
+		if !l.over {
+			l.rouse()
+		}
+		l.mu.Unlock()
+	}
+	return turns
+}
+
+// enter takes one of the places for connections; false: none is free.
+func (p *Proxy) enter() bool {
+	if p.live.Add(1) <= p.limit {
+		return true
+	}
+	p.live.Add(-1)
+	return false
+}
+
+// leave gives a place back, and tells the loops that stopped for want of one.
+func (p *Proxy) leave() {
+	p.live.Add(-1)
+	if p.crowded.Load() {
+		p.uncrowd()
+	}
+}
+
+func (p *Proxy) uncrowd() {
+	if !p.crowded.CompareAndSwap(true, false) {
+		return
+	}
+	for _, l := range p.loops {
+		if l.full.CompareAndSwap(true, false) {
+			l.post(command{what: look})
+		}
+	}
+}
+
+// lighter gives a loop that has clearly fewer connections than l, or nil. The
+// kernel wakes the same loop first as long as it sleeps, so long-lived
+// connections would pile up there.
+func (p *Proxy) lighter(l *loop) *loop {
+	mine := l.load.Load()
+	for _, o := range p.loops {
+		if o == l {
+			continue
+		}
+		if its := o.load.Load(); mine > its+4+its/8 {
+			return o
+		}
+	}
+	return nil
+}
+
+// selfRisk tells whether a connect on a route can meet itself.
+func (p *Proxy) selfRisk(r *Route, listener int) bool {
+	port := r.dests[listener].port
+	return port >= p.ephemeral[0] && port <= p.ephemeral[1]
+}
+
+func orElse(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
+}
+
+// sweepEvery is an eighth of the shortest timeout, 5 ms to 1 s.
+func sweepEvery(limits ...time.Duration) int64 {
+	every := time.Duration(0)
+	for _, d := range limits {
+		if d > 0 && (every == 0 || d/8 < every) {
+			every = d / 8
+		}
+	}
+	if every == 0 {
+		for _, d := range limits {
+			if d > 0 {
+				return int64(5 * time.Millisecond)
+			}
+		}
+		return 0
+	}
+	return int64(min(max(every, 5*time.Millisecond), time.Second))
+}

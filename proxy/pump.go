@@ -1,0 +1,275 @@
+package proxy
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	bufferSize = 64 << 10 // one read of small messages, and the mark of a stream
+	spliceSize = 64 << 10 // one splice, so what can be stuck in a lent pipe
+	fewBytes   = 8 << 10  // a splice of less than this is no stream any more
+	maxTurns   = 16       // reads of one direction before others get their turn
+)
+
+// pump carries bytes and endings between the two sides of connections. It
+// knows no epoll, no listener and no route: what it needs of the kernel is
+// behind sys, and what it needs of time is now.
+//
+// The rule that edge-triggered events rest on: when the pump lets go of a
+// connection, each direction has nothing to read, or is stuck behind a side
+// that epoll reports as soon as it takes more, or is in again, or has a timer.
+type pump struct {
+	sys    kernel
+	slab   slab
+	buf    []byte
+	now    int64  // nanoseconds, set once a turn
+	tick   uint32 // milliseconds, set once a turn where idle connections end
+	timers timers
+	again  []key // connections that had more to do when their turn was over
+	store
+
+	moved [2]uint64   // bytes read by side since the loop last took them
+	ended func(*conn) // told before a record is given back
+}
+
+func newPump(sys kernel) pump {
+	return pump{sys: sys, slab: newSlab(), buf: make([]byte, bufferSize), store: newStore(sys)}
+}
+
+// happened takes what epoll reported of one side and does what it allows.
+func (p *pump) happened(c *conn, at int, events uint32) {
+	s := &c.side[at]
+	s.note(events)
+	if c.state != relaying {
+		return
+	}
+	if s.is(readable) {
+		p.move(c, at)
+	}
+	if o := &c.side[1-at]; o.held >= 0 && !s.is(blocked) {
+		p.move(c, 1-at)
+	}
+	p.settle(c)
+}
+
+// note turns reported events into flags.
+func (s *side) note(events uint32) {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 && !s.is(ended) {
+		s.flags |= readable
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
+		s.flags |= exhaust
+	}
+	if events&unix.EPOLLPRI != 0 {
+		s.flags |= plain // a splice would stand still in front of urgent data
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.flags &^= blocked
+	}
+	if events&unix.EPOLLHUP != 0 && !s.is(isTCP) {
+		s.flags |= gone
+	}
+	if events&unix.EPOLLERR != 0 && s.is(ended) {
+		s.flags |= failed // a reset that came after the end of its stream
+	}
+}
+
+// proceed does everything that a connection allows now, in both directions.
+func (p *pump) proceed(c *conn) {
+	p.move(c, client)
+	p.move(c, backend)
+	p.settle(c)
+}
+
+// move carries bytes of one direction until nothing is left to read, the other
+// side takes no more, or it is the turn of others.
+func (p *pump) move(c *conn, from int) {
+	src, dst := &c.side[from], &c.side[1-from]
+	for turn := 0; ; turn++ {
+		if src.held >= 0 && !p.flush(c, from) {
+			return
+		}
+		if src.flags&(readable|ended) != readable {
+			return
+		}
+		if turn == maxTurns {
+			p.later(c)
+			return
+		}
+		if src.flags&(stream|plain) == stream && !dst.is(failed) && p.spliced(c, from) {
+			continue
+		}
+		b := p.room()
+		n, errno := p.sys.recv(src.fd, b)
+		switch {
+		case errno == 0 && n > 0:
+			p.moved[from] += uint64(n)
+			c.active = p.tick
+			if n == len(b) {
+				src.flags |= stream
+			} else if !src.is(exhaust) {
+				src.flags &^= readable // epoll(7): a short read of a stream is its end for now
+			}
+			if !dst.is(failed) {
+				p.write(c, from, b[:n])
+			}
+		case p.over(c, from, errno):
+			return
+		}
+	}
+}
+
+// over takes a read that gave no bytes; false means try again.
+func (p *pump) over(c *conn, from int, errno syscall.Errno) bool {
+	src := &c.side[from]
+	switch errno {
+	case 0:
+		src.flags = src.flags&^readable | ended
+	case unix.EAGAIN:
+		src.flags &^= readable
+	case unix.EINTR:
+		return false
+	case unix.ENOMEM, unix.ENOBUFS:
+		p.timers.add(timer{p.now + noMemory, c.key(0), moveAgain})
+	default:
+		src.flags = src.flags&^readable | ended | failed
+	}
+	return true
+}
+
+// write gives b to the other side; what it does not take now is held.
+func (p *pump) write(c *conn, from int, b []byte) {
+	dst := &c.side[1-from]
+	for {
+		n, errno := p.sys.send(dst.fd, b)
+		if errno == 0 {
+			if n == len(b) {
+				return
+			}
+			// epoll(7): a short write means full, and an edge will follow.
+			b = b[n:]
+			errno = unix.EAGAIN
+		}
+		if errno == unix.EINTR {
+			continue
+		}
+		if p.refused(c, 1-from, errno) {
+			p.hold(&c.side[from], b)
+		}
+		return
+	}
+}
+
+// refused takes an error of a write: true if the bytes have to wait.
+func (p *pump) refused(c *conn, at int, errno syscall.Errno) bool {
+	s := &c.side[at]
+	switch errno {
+	case unix.EAGAIN:
+		s.flags |= blocked
+		if !s.is(armed) {
+			s.flags |= armed
+			p.sys.arm(s.fd, c.key(at))
+		}
+		return true
+	case unix.ENOMEM, unix.ENOBUFS:
+		p.timers.add(timer{p.now + noMemory, c.key(0), moveAgain})
+		return true
+	}
+	// This write may have taken the only sign of a reset: a later read then
+	// shows a plain end of stream. What came before it can still be read.
+	s.flags |= failed | exhaust
+	if !s.is(ended) {
+		s.flags |= readable
+	}
+	return false
+}
+
+// flush writes what is held of a direction; true if nothing is held any more.
+func (p *pump) flush(c *conn, from int) bool {
+	src, dst := &c.side[from], &c.side[1-from]
+	l := &p.lends[src.held]
+	for !dst.is(failed) {
+		if dst.is(blocked) {
+			return false
+		}
+		n, errno := 0, syscall.Errno(0)
+		if l.buf != nil {
+			n, errno = p.sys.send(dst.fd, l.buf[l.off:l.off+l.n])
+		} else {
+			n, errno = p.sys.splice(l.pipe.r, dst.fd, l.n)
+		}
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			if p.refused(c, 1-from, errno) {
+				return false
+			}
+			break
+		}
+		c.active = p.tick
+		if n == 0 { // cannot be; it must not spin
+			p.refused(c, 1-from, unix.EIO)
+			break
+		}
+		l.off += n
+		l.n -= n
+		if l.n == 0 {
+			break
+		}
+	}
+	p.release(src)
+	return true
+}
+
+// spliced carries one pipe of bytes from a stream. False: do it by a read.
+func (p *pump) spliced(c *conn, from int) bool {
+	src, dst := &c.side[from], &c.side[1-from]
+	if !p.withPipe() {
+		src.flags &^= stream
+		return false
+	}
+	n, errno := p.sys.splice(src.fd, p.pipe.w, spliceSize)
+	switch {
+	case errno == unix.EINVAL || errno == unix.ENOSYS || errno == unix.EPERM:
+		src.flags |= plain
+		return false
+	case errno != 0 || n == 0:
+		p.over(c, from, errno)
+		return true
+	}
+	p.moved[from] += uint64(n)
+	c.active = p.tick
+	if n < fewBytes {
+		src.flags &^= stream
+	}
+	for n > 0 {
+		m, errno := p.sys.splice(p.pipe.r, dst.fd, n)
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno == 0 && m == 0 {
+			errno = unix.EIO // cannot be; it must not spin
+		}
+		if errno != 0 {
+			if p.refused(c, 1-from, errno) {
+				p.holdPipe(src, n)
+			} else {
+				p.dropPipe()
+			}
+			return true
+		}
+		n -= m
+	}
+	return true
+}
+
+// later puts a connection behind the others of this turn.
+func (p *pump) later(c *conn) {
+	if !c.queued {
+		c.queued = true
+		p.again = append(p.again, c.key(0))
+	}
+}
