@@ -185,7 +185,8 @@ func (m *Machine) Step(e Event) []Action {
 		panic(fmt.Sprintf("backend: unknown event %T", e))
 	}
 	m.finishClosing()
-	return m.actions
+	// To save twice in a row would only cost an fsync.
+	return slices.CompactFunc(m.actions, func(a, b Action) bool { return a == Save{} && b == Save{} })
 }
 
 func (m *Machine) emit(a ...Action) { m.actions = append(m.actions, a...) }

@@ -173,7 +173,7 @@ func (m *Machine) switchTo(g *generation, how What, by, reason string) {
 	m.pending = p
 	// The first generation takes nothing from anybody: it serves also where the
 	// disk takes no state, rather than be started over and over.
-	m.emit(Switch{Gen: g.id, Strict: how == WhatPromoted && (old != nil || m.op != nil)})
+	m.emit(Switch{Gen: g.id, Strict: how == WhatPromoted && (old != nil || m.op != nil && m.op.gen == g.id)})
 }
 
 func (m *Machine) switchFailed(e SwitchFailed) {

@@ -18,6 +18,8 @@ import (
 // what it says of running generations could be misread.
 const schema = 1
 
+const stateName = "state.json"
+
 // The errors of a Store, for errors.Is.
 var (
 	ErrNewerSchema = errors.New("written by a newer proxyd")
@@ -69,9 +71,9 @@ func OpenStore(dir, runtimeDir string) (s *Store, d Durable, found bool, notes [
 	return s, d, found, notes, nil
 }
 
-func (s *Store) path() string        { return filepath.Join(s.dir, "state.json") }
+func (s *Store) path() string        { return filepath.Join(s.dir, stateName) }
 func (s *Store) lastPath() string    { return s.path() + ".last" }
-func (s *Store) runtimePath() string { return filepath.Join(s.runtimeDir, "state.json") }
+func (s *Store) runtimePath() string { return filepath.Join(s.runtimeDir, stateName) }
 
 func readEnvelope(path string) (envelope, error) {
 	var env envelope
@@ -138,16 +140,13 @@ func (s *Store) sweep() {
 	}
 	s.swept = true
 	for _, dir := range []string{s.dir, s.runtimeDir} {
-		left, _ := filepath.Glob(filepath.Join(globEscape(dir), ".state.json[0-9]*"))
-		for _, path := range left {
-			_ = os.Remove(path)
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), "."+stateName) {
+				_ = os.Remove(filepath.Join(dir, e.Name()))
+			}
 		}
 	}
-}
-
-// globEscape keeps what is in a path from being read as a pattern.
-func globEscape(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 func (s *Store) encode(d Durable) ([]byte, error) {

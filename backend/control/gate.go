@@ -13,8 +13,9 @@ import (
 // gate bounds how many connections are open at once, and sees to it that no
 // number of connections of others keeps root or proxyd's own user out.
 type gate struct {
-	max int
-	own uint32 // proxyd's effective uid
+	max  int
+	own  uint32                         // proxyd's effective uid
+	peer func(net.Conn) (uint32, error) // peerUID, but in tests
 
 	mu     sync.Mutex
 	closed bool
@@ -35,7 +36,7 @@ type conn struct {
 }
 
 func newGate(maxConns int, own uint32) *gate {
-	return &gate{max: maxConns, own: own, conns: map[*conn]bool{}}
+	return &gate{max: maxConns, own: own, peer: peerUID, conns: map[*conn]bool{}}
 }
 
 // guard gives l as a listener whose connections pass the gate.
@@ -56,7 +57,7 @@ func (l *guarded) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, passing{err}
 		}
-		uid, err := peerUID(c)
+		uid, err := l.gate.peer(c)
 		if err != nil {
 			c.Close()
 			continue

@@ -1,0 +1,214 @@
+package backend
+
+import (
+	"maps"
+	"reflect"
+)
+
+// seen is what a step is judged against.
+type seen struct {
+	current  uint64
+	states   map[uint64]State
+	draining int
+	closing  bool
+}
+
+func (w *world) look() seen {
+	s := seen{current: w.settled, states: map[uint64]State{}, closing: w.m.closing}
+	for id, g := range w.m.gens {
+		s.states[id] = g.state
+		if g.state == Draining {
+			s.draining++
+		}
+	}
+	return s
+}
+
+// check judges one step by the invariants, before its actions are carried out.
+func (w *world) check(before seen, e Event, actions []Action) {
+	if w.m.pending == nil {
+		w.checkCurrent(before, e)
+		w.settled = w.m.current
+	}
+	for _, a := range actions {
+		switch a := a.(type) {
+		case Stop:
+			w.mayEnd(before, e, a.Gen)
+		case Kill:
+			w.mayEnd(before, e, a.Gen)
+		case Cut:
+			if a.Gen == w.m.current && !w.m.closing {
+				w.t.Fatalf("the current generation was cut after %#v", e)
+			}
+			w.mayEnd(before, e, a.Gen)
+		case Answer:
+			w.checkAnswer(before, a)
+		case Route:
+			if a.Gen != 0 && (a.Gen != w.m.current || w.process[a.Gen] != running || !w.proven[a.Gen]) {
+				w.t.Fatalf("routed to generation %d, which is not current or cannot serve", a.Gen)
+			}
+		case Start:
+			if before.closing {
+				w.t.Fatalf("generation %d was started while proxyd ends", a.Gen)
+			}
+			if _, known := before.states[a.Gen]; !known && a.Gen <= w.highest {
+				w.t.Fatalf("number %d was used again", a.Gen)
+			}
+		}
+	}
+	w.checkDurable()
+}
+
+// checkCurrent: one current generation, and it changes by a switch only.
+func (w *world) checkCurrent(before seen, e Event) {
+	n := 0
+	for _, g := range w.m.gens {
+		if g.state == Current {
+			n++
+		}
+	}
+	want := 0
+	if w.served || w.m.current != 0 {
+		want = 1
+		w.served = true
+	}
+	if n != want || (n == 1 && w.m.gens[w.m.current].state != Current) {
+		w.t.Fatalf("%d generations are current after %#v: %s", n, e, describeState(w.m))
+	}
+	if _, switched := e.(Switched); !switched && w.m.current != before.current {
+		w.t.Fatalf("generation %d is current instead of %d, without a switch, after %#v", w.m.current, before.current, e)
+	}
+}
+
+// mayEnd: the current generation is ended with proxyd or before it was proven
+// only, a draining one at its end only.
+func (w *world) mayEnd(before seen, e Event, id uint64) {
+	if id == w.m.current && !w.m.closing {
+		if fired, ok := e.(TimerFired); ok && !w.proven[id] && (fired.Kind == TimerReady || fired.Kind == TimerStop) {
+			return
+		}
+		w.t.Fatalf("the current generation %d was ended after %#v", id, e)
+	}
+	if before.states[id] != Draining {
+		return
+	}
+	switch e := e.(type) {
+	case Drained:
+		if e.Gen == id && e.Serial == w.lastDrain[id] {
+			return
+		}
+	case TimerFired:
+		if e.Gen == id && e.Kind == TimerDrain || e.Kind == TimerShutdown {
+			return
+		}
+	case StopRequested:
+		if e.Gen == id && e.Mode != StopGraceful {
+			return
+		}
+	case Switched:
+		if w.policy.MaxDraining > 0 && before.draining > w.policy.MaxDraining {
+			return
+		}
+	}
+	w.t.Fatalf("generation %d was ended while it drains, after %#v", id, e)
+}
+
+// checkAnswer: what failed changed nothing, what was done is so.
+func (w *world) checkAnswer(before seen, a Answer) {
+	o := a.Outcome
+	if o.Verdict != Done && w.m.current != before.current {
+		w.t.Fatalf("%s (%s), but generation %d is current instead of %d", o.Verdict, o.Reason, w.m.current, before.current)
+	}
+	if o.Verdict != Done && o.Reason == "" {
+		w.t.Fatalf("%s without a reason", o.Verdict)
+	}
+	if o.Switched && w.m.current != o.Gen {
+		w.t.Fatalf("generation %d was switched to, and %d is current", o.Gen, w.m.current)
+	}
+}
+
+// checkDurable: what is written is read back as it was.
+func (w *world) checkDurable() {
+	d := w.m.durable()
+	if again := NewMachine(w.policy, d).durable(); !reflect.DeepEqual(d, again) {
+		w.t.Fatalf("durable state %+v comes back as %+v", d, again)
+	}
+}
+
+// checkStill is what holds between steps, once all actions are carried out.
+func (w *world) checkStill() {
+	if !maps.Equal(w.armed, w.m.timers) {
+		w.t.Fatalf("timers are %v, the machine knows %v", w.armed, w.m.timers)
+	}
+	for key := range w.armed {
+		if key.gen == 0 {
+			continue
+		}
+		if g := w.m.gens[key.gen]; g == nil || g.state == Stopped || g.state == Failed {
+			w.t.Fatalf("timer %v is armed for a generation that has ended", key)
+		}
+	}
+	for _, id := range w.ids() {
+		g := w.m.gens[id]
+		switch {
+		case w.process[id] == ended:
+		case g == nil || g.state == Stopped || g.state == Failed:
+			w.t.Fatalf("generation %d runs, and is not known to", id)
+		}
+		if g != nil && g.running() != (w.process[id] != ended) {
+			w.t.Fatalf("generation %d: the machine thinks that it runs: %t", id, g.running())
+		}
+	}
+}
+
+// settle lets everything come about that is waited for, and dead ones restart.
+func (w *world) settle() {
+	reported := map[Drained]bool{} // once each
+	for range 1000 {
+		var e Event
+		for _, d := range w.due() {
+			if d, ok := d.(Drained); ok {
+				if reported[d] {
+					continue
+				}
+				reported[d] = true
+			}
+			e = d
+			break
+		}
+		if e == nil {
+			for _, f := range w.armedTimers() {
+				if f.Kind == TimerRestart || f.Kind == TimerShutdown {
+					e = f
+					break
+				}
+			}
+		}
+		if e == nil {
+			return
+		}
+		w.step(e)
+	}
+	w.t.Fatal("it never comes to rest")
+}
+
+// checkSettled: every request is answered and the current generation serves.
+func (w *world) checkSettled() {
+	if len(w.open) > 0 {
+		w.t.Fatalf("operations %v were never answered", w.open)
+	}
+	if cur := w.m.current; cur != 0 && (w.routed != cur || w.process[cur] != running) {
+		w.t.Fatalf("generation %d is current, but new connections go to %d", cur, w.routed)
+	}
+}
+
+func (w *world) checkFinished() {
+	if !w.finished || len(w.open) > 0 {
+		w.t.Fatalf("proxyd did not end (operations %v): %s", w.open, describeState(w.m))
+	}
+	for id, p := range w.process {
+		if p != ended {
+			w.t.Fatalf("generation %d was left over", id)
+		}
+	}
+}
