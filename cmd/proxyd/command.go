@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+)
+
+// options are what the command line says.
+type options struct {
+	config     string
+	runtimeDir string
+	stateDir   string
+	logLevel   string
+	flags      Flags
+}
+
+const longHelp = `Proxyd holds the listening sockets of one service, starts each new version of
+it beside the old one as a new generation, and switches new connections over in
+one step when it is proven ready. Older generations finish what they have begun
+before they end. proxyctl tells it what to do:
+
+  proxyctl promote v2     start release v2, prove it, switch to it
+  proxyctl revert         and back
+  proxyctl status         what runs, what is in flight
+
+The listening sockets come from systemd (a .socket unit) where it passes them,
+else from --listen or the config file.
+
+COMMAND is run as a generation, without a shell. In it {release}, {generation},
+{port}, {address} and {socket} are replaced. A command that names {port},
+{address} or {socket} binds that address itself; any other is handed its
+listening sockets as systemd would do it (LISTEN_FDS).`
+
+const examples = `  proxyd --config /etc/proxyd/web.toml
+  proxyd check --config /etc/proxyd/web.toml
+  proxyd --name web --listen 127.0.0.1:8080 -- /srv/web/{release}/web --port {port}`
+
+func newCommand() *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:           "proxyd [flags] [-- COMMAND ARG...]",
+		Short:         "Promote and revert a service without losing a connection",
+		Long:          longHelp,
+		Example:       examples,
+		Args:          cobra.ArbitraryArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := onlyAfterDash(cmd, args); err != nil {
+				return err
+			}
+			o.flags.Command = args
+			d, err := o.daemon(os.Stdout, os.Stderr)
+			if err != nil {
+				return err
+			}
+			return d.serve(cmd.Context())
+		},
+	}
+	check := &cobra.Command{
+		Use:   "check [flags] [-- COMMAND ARG...]",
+		Short: "Test everything short of serving (nginx -t)",
+		Long: `Check reads the config and tests everything short of serving: its rules, the
+directories, the command, the addresses, the durable state. It exits with 0 or 1
+and names file, line and key of what is wrong. It starts and changes nothing.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := onlyAfterDash(cmd, args); err != nil {
+				return err
+			}
+			o.flags.Command = args
+			return o.check(cmd.OutOrStdout())
+		},
+	}
+	for _, c := range []*cobra.Command{root, check} {
+		f := c.Flags()
+		f.StringVar(&o.config, "config", "", "TOML config `FILE`")
+		f.StringVar(&o.flags.Name, "name", "", "`NAME` of the service (default: that of the config file)")
+		f.StringArrayVar(&o.flags.Listen, "listen", nil, "`ADDRESS` to listen on where systemd passes no sockets: HOST:PORT or unix:PATH; may be repeated")
+		f.StringVar(&o.runtimeDir, "runtime-dir", "", "`DIR` of the control socket (default $RUNTIME_DIRECTORY, /run/proxyd/NAME or $XDG_RUNTIME_DIR/proxyd/NAME)")
+		f.StringVar(&o.stateDir, "state-dir", "", "`DIR` of the durable state (default $STATE_DIRECTORY, /var/lib/proxyd/NAME or $XDG_STATE_HOME/proxyd/NAME)")
+		f.StringVar(&o.flags.Release, "release", "", "`LABEL` of the first generation, where no state exists (default v1)")
+		f.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn or error")
+	}
+	root.AddCommand(check)
+	root.CompletionOptions.DisableDefaultCmd = true
+	return root
+}
+
+// onlyAfterDash refuses words that are not flags before "--": they are more
+// likely a mistyped verb than a command to run.
+func onlyAfterDash(cmd *cobra.Command, args []string) error {
+	dash := cmd.ArgsLenAtDash()
+	if dash < 0 {
+		dash = len(args)
+	}
+	if dash > 0 {
+		return fmt.Errorf("%q is not a verb of proxyd; the command to run comes after --", args[0])
+	}
+	return nil
+}
+
+// daemon gives the daemon that the options describe, with nothing opened yet.
+func (o *options) daemon(stdout, stderr io.Writer) (*daemon, error) {
+	config, err := Configure(o.config, o.flags)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{config: config, name: config.Name, output: stdout}
+	if d.runtimeDir, err = runtimeDir(o.runtimeDir, config.Name); err != nil {
+		return nil, fmt.Errorf("choose runtime directory: %w", err)
+	}
+	if d.stateDir, err = stateDir(o.stateDir, config.Name); err != nil {
+		return nil, fmt.Errorf("choose state directory: %w", err)
+	}
+	d.log, err = newLogger(o.logLevel, stderr)
+	return d, err
+}
+
+// newLogger logs text for a person, and JSON under systemd: in text a client
+// could forge the priorities that journald reads off the start of a line.
+func newLogger(level string, w io.Writer) (hclog.Logger, error) {
+	l := hclog.LevelFromString(level)
+	if l == hclog.NoLevel {
+		return nil, fmt.Errorf("--log-level %q: say trace, debug, info, warn or error", level)
+	}
+	return hclog.New(&hclog.LoggerOptions{
+		Name: "proxyd", Level: l, Output: w, JSONFormat: os.Getenv("JOURNAL_STREAM") != "",
+	}), nil
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/backend"
+	"github.com/seed8fae2174/proxyd/backend/control"
+	"github.com/seed8fae2174/proxyd/backend/process"
+	"github.com/seed8fae2174/proxyd/proxy"
+)
+
+// daemon is everything that one proxyd runs, in the order it is made; close
+// goes through it backwards.
+type daemon struct {
+	config     *Config
+	name       string
+	runtimeDir string
+	stateDir   string
+	log        hclog.Logger
+	output     io.Writer // what generations write
+
+	lock       *os.File
+	listeners  []activation.Listener
+	processes  *process.Driver
+	driver     *execDriver
+	proxy      *proxy.Proxy
+	supervisor *backend.Supervisor
+	server     *control.Server
+}
+
+// stopGrace is how long clients of the control socket get at the end.
+const stopGrace = 2 * time.Second
+
+// serve makes everything, serves until a stop signal, and gives everything back.
+func (d *daemon) serve(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, d.close()) }()
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	go d.hurry(ctx)
+	if err := activation.Tell("READY=1"); err != nil {
+		d.log.Warn("cannot tell systemd that the service is ready", "error", err)
+	}
+	return d.supervisor.Run(ctx)
+}
+
+// sameWish is how close two stop signals mean one wish: some senders signal the
+// process and then its group.
+const sameWish = time.Second
+
+// hurry ends every process at the second stop signal. It ends with proxyd.
+func (d *daemon) hurry(ctx context.Context) {
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
+	<-ctx.Done()
+	_ = activation.Tell("STOPPING=1")
+	first := time.Now()
+	for range again {
+		if time.Since(first) > sameWish {
+			d.log.Warn("asked to end once more: ending every process now")
+			d.supervisor.KillAll()
+		}
+	}
+}
+
+func (d *daemon) open(ctx context.Context) error {
+	if err := d.openDirs(); err != nil {
+		return err
+	}
+	var err error
+	if d.listeners, err = openListeners(d.config); err != nil {
+		return err
+	}
+	store, durable, known, notes, err := backend.OpenStore(d.stateDir, d.runtimeDir)
+	for _, n := range notes {
+		d.log.Warn("passed over a copy of the state", "copy", n)
+	}
+	if err != nil {
+		return err
+	}
+	socket := filepath.Join(d.runtimeDir, "control.sock")
+	if err := d.openDriver(socket); err != nil {
+		return err
+	}
+	if err := d.openProxy(); err != nil {
+		return err
+	}
+	d.supervisor, err = backend.New(backend.Config{
+		Service:    d.name,
+		Release:    d.config.Backend.Release,
+		Policy:     policyOf(d.config),
+		Readiness:  readinessOf(d.config),
+		StopSignal: d.config.Stop.signal(),
+		Driver:     d.driver,
+		Router:     newRouter(d.proxy),
+		Store:      store,
+		Durable:    durable,
+		Known:      known,
+		History:    backend.OpenHistory(d.stateDir),
+		Log:        d.log.Named("backend"),
+		Fault:      faultAt,
+	})
+	if err != nil {
+		return err
+	}
+	return d.openControl(socket)
+}
+
+func (d *daemon) openDirs() error {
+	for _, dir := range []string{d.runtimeDir, d.stateDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	var err error
+	d.lock, err = lockDir(d.runtimeDir)
+	return err
+}
+
+func (d *daemon) openDriver(socket string) error {
+	var err error
+	d.processes, err = process.New(process.Config{
+		Service: d.name, Marker: socket, Log: d.log.Named("process"), Output: d.output,
+	})
+	if err != nil {
+		return err
+	}
+	d.driver = &execDriver{
+		processes: d.processes, config: d.config, service: d.name, control: socket, dir: d.runtimeDir,
+		listeners: listenerNames(d.listeners), kept: map[uint64]*keptSockets{},
+		log: d.log.Named("driver"),
+	}
+	return nil
+}
+
+func (d *daemon) openProxy() error {
+	var listeners []proxy.Listener
+	for _, l := range d.listeners {
+		listeners = append(listeners, proxy.Listener{Name: l.Name, FD: l.FD})
+	}
+	var err error
+	d.proxy, err = proxy.New(proxy.Config{
+		Listeners:        listeners,
+		MaxConnections:   d.config.Limits.MaxConnections,
+		ConnectTimeout:   d.config.Limits.ConnectTimeout.D(),
+		IdleTimeout:      d.config.Limits.IdleTimeout.D(),
+		HalfCloseTimeout: d.config.Limits.HalfCloseTimeout.D(),
+		Log:              d.log.Named("proxy"),
+	})
+	return err
+}
+
+func (d *daemon) openControl(socket string) error {
+	l, err := control.Listen(socket)
+	if err != nil {
+		return err
+	}
+	d.server = control.NewServer(control.Config{
+		Service: &service{supervisor: d.supervisor, listeners: d.listeners},
+		Log:     d.log.Named("control"),
+	})
+	go d.serveControl(l)
+	return nil
+}
+
+// serveControl ends with Shutdown of the server.
+func (d *daemon) serveControl(l net.Listener) {
+	if err := d.server.Serve(l); err != nil {
+		d.log.Error("the control socket is served no more", "error", err)
+	}
+}
+
+// close gives back, in the reverse order, whatever open made.
+func (d *daemon) close() error {
+	var errs []error
+	if d.server != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+		defer cancel()
+		errs = append(errs, d.server.Shutdown(ctx))
+	}
+	if d.proxy != nil {
+		errs = append(errs, d.proxy.Close())
+	}
+	if d.processes != nil {
+		errs = append(errs, d.processes.Close())
+	}
+	errs = append(errs, closeOwn(d.listeners))
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/backend"
+	"github.com/seed8fae2174/proxyd/backend/process"
+)
+
+// execDriver adapts package process and the generations' own sockets of package
+// activation to what the supervisor asks of a driver. A generation that is
+// handed its sockets keeps them from its first start until Release: proxyd holds
+// them open while it is started again, so its clients wait instead of failing.
+type execDriver struct {
+	processes *process.Driver
+	config    *Config
+	service   string
+	control   string   // path of the control socket, which marks our processes
+	dir       string   // the runtime directory
+	listeners []string // names, in the order that they are handed over
+	log       hclog.Logger
+
+	mu   sync.Mutex
+	kept map[uint64]*keptSockets
+}
+
+var _ backend.Driver = (*execDriver)(nil)
+
+// execPlan is what a generation runs, fixed at its creation, so that a revert
+// runs what ran, whatever the config says by then.
+type execPlan struct {
+	Command []string          `json:"command"` // with {release} and {generation} filled in
+	Env     map[string]string `json:"env,omitempty"`
+	Dir     string            `json:"dir,omitempty"`
+	Binds   bool              `json:"binds"`         // it binds its addresses itself
+	TCP     []string          `json:"tcp,omitempty"` // the listeners behind which it speaks TCP
+}
+
+func (d *execDriver) genDir(id uint64) string {
+	return filepath.Join(d.dir, "gen-"+strconv.FormatUint(id, 10))
+}
+
+// Plan fixes what a generation runs. Its addresses are picked when it starts.
+func (d *execDriver) Plan(uint64, string) (json.RawMessage, error) {
+	b := d.config.Backend
+	plan := execPlan{Command: b.Command, Env: b.Env, Dir: b.Dir, Binds: d.config.BindsItself()}
+	for _, name := range d.listeners {
+		if d.config.WantsTCP(name) {
+			plan.TCP = append(plan.TCP, name)
+		}
+	}
+	return json.Marshal(plan)
+}
+
+// Start makes the generation's directory, sockets and notify socket, and starts
+// its process.
+func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(json.RawMessage) error) (backend.Run, error) {
+	var plan execPlan
+	if err := json.Unmarshal(l.Plan, &plan); err != nil {
+		return nil, fmt.Errorf("read plan: %w", err)
+	}
+	if err := os.MkdirAll(d.genDir(l.ID), 0o700); err != nil {
+		return nil, fmt.Errorf("make generation directory: %w", err)
+	}
+	run := &execRun{driver: d, plan: plan, launch: l, known: make(chan struct{})}
+	if err := d.openSockets(run); err != nil {
+		return nil, err
+	}
+	argv, env, dir, err := d.commandLine(run)
+	if err != nil {
+		return nil, err
+	}
+	if err := run.listenNotify(); err != nil {
+		return nil, err
+	}
+	p, err := d.processes.Start(ctx, process.Spec{
+		Generation: l.ID,
+		Argv:       argv,
+		Env:        env,
+		Dir:        dir,
+		Files:      run.files,
+		OutputPath: d.outputPath(l.ID),
+	}, func(identity process.Identity) error {
+		b, err := json.Marshal(execIdentity{Process: identity, Addresses: textAddresses(run.addresses)})
+		if err != nil {
+			return err
+		}
+		return record(b)
+	})
+	run.process = p
+	close(run.known)
+	if err != nil {
+		run.notify.Close()
+		return nil, err
+	}
+	return run, nil
+}
+
+// execIdentity is what of a run is written down: its process and where it
+// listens.
+type execIdentity struct {
+	Process   process.Identity  `json:"process"`
+	Addresses map[string]string `json:"addresses"`
+}
+
+func (d *execDriver) outputPath(id uint64) string { return filepath.Join(d.genDir(id), "output") }
+
+func (d *execDriver) notifyPath(id uint64) string { return filepath.Join(d.genDir(id), "notify") }
+
+// Adopt takes over a process of an earlier proxyd. The sockets that it was
+// handed are its own now: proxyd's end of them went with the earlier proxyd.
+func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.RawMessage) (backend.Run, error) {
+	run := &execRun{driver: d, launch: l, addresses: map[string]net.Addr{}, known: make(chan struct{})}
+	var known execIdentity
+	if err := errors.Join(json.Unmarshal(l.Plan, &run.plan), json.Unmarshal(identity, &known)); err != nil {
+		return nil, fmt.Errorf("read plan and identity: %w", err)
+	}
+	if len(known.Addresses) == 0 { // found, rather than remembered
+		known.Addresses = d.unixAddresses(l.ID)
+	}
+	for name, text := range known.Addresses {
+		addr, err := activation.ParseAddress(text)
+		if err != nil {
+			return nil, err
+		}
+		run.addresses[name] = addr
+	}
+	d.adoptSockets(run)
+	p, err := d.processes.Adopt(known.Process, l.ID, d.outputPath(l.ID))
+	if errors.Is(err, process.ErrGone) {
+		return nil, fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
+	}
+	if err != nil {
+		return nil, err
+	}
+	run.process = p
+	close(run.known)
+	if err := run.listenNotify(); err != nil {
+		return nil, err
+	}
+	return run, nil
+}
+
+// Found lists the generations that run, by what their environment says.
+func (d *execDriver) Found(context.Context) ([]backend.Found, error) {
+	running, err := d.processes.Running()
+	if err != nil {
+		return nil, err
+	}
+	var found []backend.Found
+	for _, r := range running {
+		if !r.Main {
+			continue
+		}
+		identity, err := json.Marshal(execIdentity{Process: r.Identity})
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, backend.Found{ID: r.Generation, Release: r.Release, Identity: identity})
+	}
+	return found, nil
+}
+
+// Sweep ends the processes of earlier proxyds that belong to none of keep, and
+// removes what directories they left.
+func (d *execDriver) Sweep(_ context.Context, keep []uint64) error {
+	kept := map[uint64]bool{}
+	for _, id := range keep {
+		kept[id] = true
+	}
+	_, err := d.processes.Sweep(kept)
+	dirs, globErr := filepath.Glob(filepath.Join(d.dir, "gen-*"))
+	for _, dir := range dirs {
+		id, parseErr := strconv.ParseUint(filepath.Base(dir)[len("gen-"):], 10, 64)
+		if parseErr == nil && !kept[id] {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return errors.Join(err, globErr)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/backend"
+	"github.com/seed8fae2174/proxyd/backend/process"
+)
+
+// execRun is one process of a generation under the exec driver.
+type execRun struct {
+	driver    *execDriver
+	launch    backend.Launch
+	plan      execPlan
+	addresses map[string]net.Addr
+	held      map[string]int // descriptors of the queues that proxyd holds open
+	files     []process.File
+	notify    *activation.NotifySocket
+	notices   chan backend.Notice
+
+	known   chan struct{}    // closed once process is set
+	process *process.Process // nil where the start failed
+}
+
+var _ backend.Run = (*execRun)(nil)
+
+// listenNotify opens the socket on which the generation says that it is ready.
+func (r *execRun) listenNotify() error {
+	notify, err := activation.ListenNotify(r.driver.notifyPath(r.launch.ID), r.owns)
+	if err != nil {
+		return err
+	}
+	r.notify, r.notices = notify, make(chan backend.Notice)
+	go r.translate()
+	return nil
+}
+
+// owns says whether a process belongs to this run. A program may speak before
+// its start has returned here, so the answer waits for that.
+func (r *execRun) owns(pid int) bool {
+	<-r.known
+	return r.process != nil && r.process.Owns(pid)
+}
+
+// translate hands notifications on. It ends when the notify socket is closed,
+// by Clear or a failed start; nobody waits for it.
+func (r *execRun) translate() {
+	defer close(r.notices)
+	for n := range r.notify.Notifications() {
+		select {
+		case r.notices <- backend.Notice{Ready: n.Ready, Stopping: n.Stopping, Status: n.Status}:
+		case <-r.notify.Done():
+		}
+	}
+}
+
+func (r *execRun) PID() int                       { return r.process.Identity().PID }
+func (r *execRun) Unit() string                   { return "" }
+func (r *execRun) Addresses() map[string]net.Addr { return r.addresses }
+func (r *execRun) Done() <-chan struct{}          { return r.process.Done() }
+func (r *execRun) Signal(s syscall.Signal) error  { return r.process.Signal(s) }
+func (r *execRun) Kill() error                    { return r.process.Kill() }
+func (r *execRun) LastLines() []string            { return r.process.LastLines() }
+func (r *execRun) Notices() <-chan backend.Notice { return r.notices }
+
+// Exit says how the main process ended.
+func (r *execRun) Exit() string {
+	e := r.process.Exit()
+	switch {
+	case !e.Known:
+		return "its process ended"
+	case e.Signal != 0:
+		return fmt.Sprintf("its process was ended by signal %d (%s)", int(e.Signal), e.Signal)
+	default:
+		return fmt.Sprintf("its process exited with status %d", e.Code)
+	}
+}
+
+// Clear ends what the main process left behind.
+func (r *execRun) Clear() {
+	err := errors.Join(r.process.Clear(), r.notify.Close())
+	if err != nil {
+		r.driver.log.Warn("cannot clear up after a generation", "generation", r.launch.ID, "error", err)
+	}
+}
+
+// Waiting counts the connections in a queue that proxyd holds open.
+func (r *execRun) Waiting(listener string) (int, bool) {
+	fd, ok := r.held[listener]
+	if !ok {
+		return 0, false
+	}
+	n, err := activation.QueueLength(fd)
+	return n, err == nil
+}
+
+// Command runs a readiness command, with the generation's environment and its
+// placeholders.
+func (r *execRun) Command(ctx context.Context, argv []string) error {
+	_, env, _, err := r.driver.commandLine(r)
+	if err != nil {
+		return err
+	}
+	values, _ := r.driver.values(r)
+	if argv, err = Expand(argv, values); err != nil {
+		return err
+	}
+	if out, err := r.driver.processes.Run(ctx, argv, env); err != nil {
+		return fmt.Errorf("%w%s", err, lastLine(out))
+	}
+	return nil
+}
+
+func lastLine(out []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if last := lines[len(lines)-1]; last != "" {
+		return fmt.Sprintf(": %q", last)
+	}
+	return ""
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/backend"
+)
+
+// What the config says, in the terms of the packages it is for.
+
+func policyOf(c *Config) backend.Policy {
+	return backend.Policy{
+		ReadyDeadline: c.Ready.Deadline.D(),
+		Probation:     c.Promote.Probation.D(),
+		DrainDeadline: c.Drain.Deadline.D(),
+		KeepPrevious:  c.Drain.KeepPrevious.D(),
+		StopTimeout:   c.Stop.Timeout.D(),
+		// The end of proxyd is the operator's wish: what is in flight gets as
+		// long as a generation gets to stop.
+		ShutdownDrain: c.Stop.Timeout.D(),
+		MaxDraining:   c.Drain.MaxDraining,
+	}
+}
+
+func readinessOf(c *Config) backend.Readiness {
+	return backend.Readiness{
+		Check:     backend.Check(c.Ready.Check),
+		Path:      c.Ready.Path,
+		Command:   c.Ready.Command,
+		Interval:  c.Ready.Interval.D(),
+		Timeout:   c.Ready.Timeout.D(),
+		Successes: c.Ready.Successes,
+	}
+}
+
+// openListeners takes the sockets that systemd passes, or else opens those of
+// the config, and checks the config against what there is.
+func openListeners(c *Config) (listeners []activation.Listener, err error) {
+	if err := buildable(c); err != nil {
+		return nil, err
+	}
+	if listeners, err = activation.Inherited(); err != nil {
+		return nil, err
+	}
+	if len(listeners) == 0 {
+		for _, l := range c.Listeners {
+			opened, err := activation.Listen(l.Name, l.Address)
+			if err != nil {
+				return nil, errors.Join(err, closeOwn(listeners))
+			}
+			listeners = append(listeners, opened)
+		}
+	}
+	if err := c.CheckListeners(listeners); err != nil {
+		return nil, errors.Join(err, closeOwn(listeners))
+	}
+	return listeners, nil
+}
+
+// closeOwn closes the listeners that proxyd opened; those that it was given are
+// closed by nobody.
+func closeOwn(listeners []activation.Listener) error {
+	var errs []error
+	for _, l := range listeners {
+		if l.Source == activation.SourceProxyd {
+			errs = append(errs, l.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// listenerNames gives each name once, in order.
+func listenerNames(listeners []activation.Listener) []string {
+	var names []string
+	for _, l := range listeners {
+		if !slices.Contains(names, l.Name) {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+// buildable refuses what the config may say and this proxyd cannot do yet.
+func buildable(c *Config) error {
+	switch {
+	case c.Backend.Driver != "exec":
+		return fmt.Errorf("backend.driver: %q is not built into this proxyd", c.Backend.Driver)
+	case c.Backend.Path == "direct":
+		return errors.New(`backend.path: "direct" is not built into this proxyd; leave it at "auto"`)
+	}
+	return nil
+}
