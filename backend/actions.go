@@ -42,7 +42,7 @@ func (s *Supervisor) do(a Action) Event {
 			}
 		}
 	case Release:
-		s.release(a.Gen)
+		s.cfg.Driver.Release(a.Gen)
 	case Hold:
 		s.cfg.Router.Hold()
 	case Resume:
@@ -148,11 +148,7 @@ func (s *Supervisor) identified(id uint64, identity json.RawMessage) error {
 // open tells the router of a generation's addresses.
 func (s *Supervisor) open(id uint64, m *member, run Run) error {
 	m.run = run
-	if err := s.cfg.Router.Open(id, run.Addresses()); err != nil {
-		return err
-	}
-	m.routed = true
-	return nil
+	return s.cfg.Router.Open(id, run.Addresses())
 }
 
 // attend starts the tasks that watch a run: one for its end, one for what it
@@ -244,6 +240,7 @@ func (s *Supervisor) switchTo(a Switch) Event {
 	s.cfg.Fault("switch")
 	if !a.Strict {
 		s.cfg.Router.Switch(a.Gen)
+		s.switchedAt = time.Now()
 		s.served = true
 		s.save()
 		return Switched{Gen: a.Gen}
@@ -254,6 +251,7 @@ func (s *Supervisor) switchTo(a Switch) Event {
 	}
 	s.cfg.Fault("prepared")
 	s.cfg.Router.Switch(a.Gen)
+	s.switchedAt = time.Now()
 	s.cfg.Fault("routed")
 	if err := pending.Commit(); err != nil {
 		s.cfg.Router.Switch(s.machine.switchedFrom())
@@ -278,15 +276,6 @@ func (s *Supervisor) draining(a WatchDrain, drained <-chan struct{}) {
 		s.post(Drained{Gen: a.Gen, Serial: a.Serial})
 	case <-s.quit:
 	}
-}
-
-func (s *Supervisor) release(id uint64) {
-	m := s.member(id)
-	if m.routed {
-		s.cfg.Router.Close(id)
-		m.routed = false
-	}
-	s.cfg.Driver.Release(id)
 }
 
 func (s *Supervisor) setTimer(a SetTimer) {
@@ -363,7 +352,7 @@ func (s *Supervisor) answer(a Answer) {
 		return
 	}
 	delete(s.answers, a.Op)
-	out := Answered{Outcome: a.Outcome}
+	out := Answered{Outcome: a.Outcome, SwitchedAt: s.switchedAt}
 	if g := s.machine.gens[a.Outcome.Gen]; g != nil {
 		out.Release = g.release
 	}

@@ -88,7 +88,7 @@ type Router interface {
 	Drained(id uint64) <-chan struct{}
 	// Cut resets what is in flight.
 	Cut(id uint64)
-	// Close forgets the generation.
+	// Close forgets the generation; its counts are of no interest any more.
 	Close(id uint64)
 	Hold()
 	Resume()

@@ -49,15 +49,16 @@ type Supervisor struct {
 	cancel context.CancelFunc
 
 	// Below: only the goroutine of Run.
-	gens      map[uint64]*member
-	timers    map[timerKey]*time.Timer
-	again     *time.Timer // writes the state that could not be written
-	answers   map[Op]chan Answered
-	lastOp    Op
-	heldUntil time.Time
-	served    bool // clients were let through at least once
-	finished  bool
-	watchers  map[chan Entry]bool
+	gens       map[uint64]*member
+	timers     map[timerKey]*time.Timer
+	again      *time.Timer // writes the state that could not be written
+	answers    map[Op]chan Answered
+	lastOp     Op
+	switchedAt time.Time // of the last switch
+	heldUntil  time.Time
+	served     bool // clients were let through at least once
+	finished   bool
+	watchers   map[chan Entry]bool
 }
 
 // member is what the Supervisor knows of a generation beside the Machine.
@@ -71,7 +72,6 @@ type member struct {
 	proof         *proof
 	endProof      context.CancelFunc
 	lastLines     []string
-	routed        bool
 	notice        string
 }
 
@@ -79,8 +79,9 @@ type member struct {
 // wrote where it was not ready.
 type Answered struct {
 	Outcome
-	Release   string
-	LastLines []string
+	Release    string
+	LastLines  []string
+	SwitchedAt time.Time // where it Switched: when every event loop had seen it
 }
 
 // ErrEnded says that the Supervisor does not run any more.
@@ -208,6 +209,7 @@ func (s *Supervisor) forget() {
 	for id := range s.gens {
 		if s.machine.gens[id] == nil {
 			delete(s.gens, id)
+			s.cfg.Router.Close(id)
 		}
 	}
 	for key := range s.timers {

@@ -132,15 +132,18 @@ type ResumeRequest struct {
 // the request to the answer in milliseconds; the server sets it where a Service
 // leaves it 0.
 type Result struct {
-	Generation uint64     `json:"generation,omitempty"`
-	Release    string     `json:"release,omitempty"`
-	Previous   uint64     `json:"previous,omitempty"`
-	State      string     `json:"state,omitempty"` // of the generation, or of the service after hold and resume
-	Switched   bool       `json:"switched"`        // new connections go to Generation since this request
-	Started    bool       `json:"started"`         // it had to be started first
-	TookMS     int64      `json:"took_ms"`
-	Draining   []Draining `json:"draining,omitempty"`
-	Message    string     `json:"message,omitempty"`
+	Generation uint64 `json:"generation,omitempty"`
+	Release    string `json:"release,omitempty"`
+	Previous   uint64 `json:"previous,omitempty"`
+	State      string `json:"state,omitempty"` // of the generation, or of the service after hold and resume
+	Switched   bool   `json:"switched"`        // new connections go to Generation since this request
+	Started    bool   `json:"started"`         // it had to be started first
+	TookMS     int64  `json:"took_ms"`
+	// SwitchMicros is the time from the request to the switch in microseconds,
+	// where it Switched; the answer waits for the disk as well.
+	SwitchMicros int64      `json:"switch_us,omitempty"`
+	Draining     []Draining `json:"draining,omitempty"`
+	Message      string     `json:"message,omitempty"`
 }
 
 // Draining is a generation that gets no new connections and still has some.

@@ -103,13 +103,15 @@ func (s *service) Stage(ctx context.Context, r control.StageRequest) (control.Re
 }
 
 func (s *service) Promote(ctx context.Context, r control.PromoteRequest) (control.Result, error) {
+	asked := time.Now()
 	a, err := s.supervisor.Promote(ctx, r.By, r.Generation, r.Release, r.IfCurrent)
-	return s.result(ctx, a, err)
+	return s.switchResult(ctx, asked, a, err)
 }
 
 func (s *service) Revert(ctx context.Context, r control.RevertRequest) (control.Result, error) {
+	asked := time.Now()
 	a, err := s.supervisor.Revert(ctx, r.By, r.To)
-	return s.result(ctx, a, err)
+	return s.switchResult(ctx, asked, a, err)
 }
 
 func (s *service) Retire(ctx context.Context, r control.RetireRequest) (control.Result, error) {
@@ -130,6 +132,16 @@ func (s *service) Hold(ctx context.Context, r control.HoldRequest) (control.Resu
 func (s *service) Resume(ctx context.Context, r control.ResumeRequest) (control.Result, error) {
 	a, err := s.supervisor.Resume(ctx, r.By)
 	return s.serviceResult(ctx, a, err)
+}
+
+// switchResult is result with the time from the request to the switch; the
+// answer comes later, when the new state is on disk.
+func (s *service) switchResult(ctx context.Context, asked time.Time, a backend.Answered, err error) (control.Result, error) {
+	r, err := s.result(ctx, a, err)
+	if err == nil && r.Switched {
+		r.SwitchMicros = a.SwitchedAt.Sub(asked).Microseconds()
+	}
+	return r, err
 }
 
 // serviceResult is result for what concerns the service as a whole.
