@@ -1,0 +1,260 @@
+package booted_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed8fae2174/proxyd/systemd/booted"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) {
+	if booted.Inside() {
+		os.Exit(m.Run())
+	}
+	descriptors := countDescriptors()
+	code := m.Run()
+	if err := booted.CloseShared(); err != nil {
+		fmt.Fprintln(os.Stderr, "close the machine:", err)
+		code = 1
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, "goroutines left:", err)
+		code = 1
+	}
+	if now := countDescriptors(); now > descriptors {
+		fmt.Fprintf(os.Stderr, "descriptors left: %d before, %d after\n", descriptors, now)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// countDescriptors counts this process's descriptors with the two that the
+// runtime opens for its poller at the first pipe or socket.
+func countDescriptors() int {
+	r, w, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	return len(entries)
+}
+
+func TestWithinRunsInsideTheMachine(t *testing.T) {
+	booted.Within(t, func(t *testing.T) {
+		comm, err := os.ReadFile("/proc/1/comm")
+		if err != nil || string(comm) != "systemd\n" {
+			t.Errorf("PID 1 is %q, %v", comm, err)
+		}
+		if out, err := exec.Command("systemctl", "is-system-running").CombinedOutput(); err != nil {
+			t.Errorf("the system is %s: %v", out, err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:443") // lo is up, and nobody else's
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		if err := os.WriteFile("/proc/sys/kernel/printk_ratelimit", []byte("5"), 0o644); err == nil {
+			t.Error("a setting of the kernel's can be written")
+		}
+	})
+}
+
+// What a boot, a test and an end do is seen by nobody outside.
+func TestTheMachineOutsideIsUntouched(t *testing.T) {
+	booted.Shared(t) // to be skipped where it would be
+	sentinel := filepath.Join(t.TempDir(), "kept")
+	if err := os.WriteFile(sentinel, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// Old enough for any cleaning of /tmp.
+	old := time.Now().Add(-1000 * time.Hour)
+	if err := os.Chtimes(sentinel, old, old); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t)
+
+	m, err := booted.New(t.Context(), booted.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	m.Unit(t, "mark.service", "[Service]\nType=oneshot\nRuntimeDirectory=mark\nRuntimeDirectoryPreserve=yes\n"+
+		"ExecStart=touch /tmp/booted-mark /run/booted-mark /etc/booted-mark /var/tmp/booted-mark\nPrivateTmp=no\n")
+	m.Run(t, "systemctl", "start", "mark.service")
+	m.Run(t, "systemd-tmpfiles", "--create", "--clean")
+	m.Run(t, "ls", "/tmp/booted-mark", "/run/mark", "/etc/booted-mark")
+	if out, err := m.Try(t.Context(), "ls", sentinel); err == nil {
+		t.Errorf("this machine's /tmp is seen inside: %s", out)
+	}
+	if err := m.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+
+	if _, err := os.Stat(sentinel); err != nil {
+		t.Error(err)
+	}
+	for name, was := range before {
+		if now, ok := stat(name); !ok || now != was {
+			t.Errorf("%s was %s, is %s", name, was, now)
+		}
+	}
+	for name, now := range snapshot(t) {
+		if _, ok := before[name]; !ok {
+			t.Errorf("%s is new: %s", name, now)
+		}
+	}
+}
+
+// snapshot looks at what a booting systemd writes to. Other programs' own files
+// in /tmp come and go meanwhile, so only systemd's and ours count there.
+func snapshot(t *testing.T) map[string]string {
+	found := map[string]string{}
+	for _, root := range []string{"/etc", "/run"} {
+		err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+			if err == nil {
+				found[name], _ = stat(name)
+			}
+			return nil // unreadable, or gone meanwhile
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir("/tmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		n := e.Name()
+		if strings.HasPrefix(n, "systemd-") || strings.HasPrefix(n, ".") || strings.HasPrefix(n, "booted-mark") {
+			found["/tmp/"+n], _ = stat("/tmp/" + n)
+		}
+	}
+	for _, name := range []string{
+		"/proc/sys/fs/file-max", "/proc/sys/fs/nr_open", "/proc/sys/kernel/pid_max", "/proc/sys/kernel/hostname",
+		"/proc/sys/fs/protected_fifos", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/printk",
+		"/var/tmp/booted-mark",
+	} {
+		text, _ := os.ReadFile(name)
+		found[name] = string(text)
+	}
+	return found
+}
+
+func stat(name string) (string, bool) {
+	if strings.HasPrefix(name, "/proc/sys/") || strings.HasPrefix(name, "/var/tmp/") {
+		text, _ := os.ReadFile(name)
+		return string(text), true
+	}
+	info, err := os.Lstat(name)
+	if err != nil {
+		return "gone", false
+	}
+	return fmt.Sprint(info.Mode(), info.Size(), info.ModTime()), true
+}
+
+func TestTheDiskOutlivesABoot(t *testing.T) {
+	m := booted.Shared(t)
+	if err := m.WriteFile("/etc/booted-state", "kept\n", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.WriteFile("/run/booted-state", "lost\n", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := m.Run(t, "cat", "/etc/machine-id", "/proc/sys/kernel/random/boot_id")
+	for _, down := range []func(context.Context) error{m.Stop, func(context.Context) error { return m.Cut() }} {
+		if err := down(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if m.PID() != 0 {
+			t.Error("PID 1 is still known")
+		}
+		if err := m.Boot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Run(t, "cat", "/etc/booted-state"); got != "kept\n" {
+			t.Errorf("the file holds %q", got)
+		}
+		if out, err := m.Try(t.Context(), "cat", "/run/booted-state"); err == nil {
+			t.Errorf("/run was kept: %s", out)
+		}
+		// The kernel's own boot id cannot change, the machine's id must not.
+		if got := m.Run(t, "cat", "/etc/machine-id", "/proc/sys/kernel/random/boot_id"); got != before {
+			t.Errorf("was %s is %s", before, got)
+		}
+	}
+}
+
+// A link inside that leads out by an absolute name is not followed.
+func TestWriteFileStaysInside(t *testing.T) {
+	m := booted.Shared(t)
+	outside := filepath.Join(t.TempDir(), "x")
+	m.Run(t, "ln", "-sfn", filepath.Dir(outside), "/etc/booted-link")
+	if err := m.WriteFile("/etc/booted-link/x", "x", 0o644); err == nil {
+		t.Error("a file was written through the link")
+	}
+	if _, err := os.Lstat(outside); err == nil {
+		t.Error("the file is outside")
+	}
+}
+
+// Whoever holds the machine may be killed at any time; then the power goes.
+func TestTheMachineEndsWithItsUser(t *testing.T) {
+	if os.Getenv("BOOTED_TEST_HOLD") != "" {
+		m, err := booted.New(t.Context(), booted.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("\nholding", m.PID())
+		select {} // until killed
+	}
+	booted.Shared(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestTheMachineEndsWithItsUser$", "-test.v")
+	cmd.Env = append(os.Environ(), "BOOTED_TEST_HOLD=1", "TMPDIR="+t.TempDir())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	for lines := bufio.NewScanner(out); pid == 0 && lines.Scan(); {
+		_, _ = fmt.Sscanf(lines.Text(), "holding %d", &pid)
+	}
+	if pid == 0 {
+		_ = cmd.Process.Kill()
+		t.Fatal("it held no machine:", cmd.Wait())
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	// A pidfd becomes readable when its process has ended.
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 60_000)
+	if n != 1 || err != nil {
+		t.Errorf("PID 1 runs on after its user was killed: %d, %v", n, err)
+	}
+}
