@@ -26,6 +26,7 @@ func (m *Machine) booted(e Booted) {
 	for _, g := range m.sorted() {
 		m.resumeGeneration(g)
 	}
+	m.boundDraining()
 	if m.current == 0 && !m.anyFirst() {
 		m.create(e.Release, originFirst, "")
 	}

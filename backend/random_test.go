@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"flag"
 	"testing"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 // and at any time, late and double events, and kills of proxyd between any two
 // actions. world.check looks at the invariants after each step.
 func TestMachineRandomly(t *testing.T) {
+	unlessAsked(t, "rapid.checks", "500")
+	unlessAsked(t, "rapid.steps", "150")
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		w.guarded(func() { w.step(Booted{Release: "v0"}) })
@@ -24,15 +27,30 @@ func TestMachineRandomly(t *testing.T) {
 		t.Repeat(actions)
 		w.t = t
 		w.crashIn = -1
-		w.settle()
-		w.checkSettled()
-		if rapid.Bool().Draw(t, "held open") {
-			w.step(PromoteRequested{Op: w.op(), Release: "last"})
+		if rapid.Bool().Draw(t, "comes to rest") {
+			w.settle()
+			w.checkSettled()
 		}
 		w.step(ShutdownRequested{})
+		for range rapid.IntRange(0, 15).Draw(t, "while it ends") {
+			rapid.SampledFrom([]func(){w.request, w.answerOne, w.fireOne, w.exitOne, w.late}).Draw(t, "what")()
+		}
 		w.settle()
 		w.checkFinished()
 	})
+}
+
+// unlessAsked sets a flag of rapid, where the command line did not: its own
+// lengths are for worlds with less in them.
+func unlessAsked(t *testing.T, name, value string) {
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == name })
+	if asked {
+		return
+	}
+	if err := flag.Set(name, value); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func randomPolicy(t *rapid.T) Policy {
@@ -65,9 +83,13 @@ func (w *world) request() {
 	case 0:
 		e = StageRequested{Op: w.op(), Release: release}
 	case 1, 2:
-		e = PromoteRequested{Op: w.op(), Release: release, IfCurrent: rapid.SampledFrom([]uint64{0, w.m.current}).Draw(w.t, "if current")}
+		p := PromoteRequested{Op: w.op(), Release: release, IfCurrent: rapid.SampledFrom([]uint64{0, w.m.current}).Draw(w.t, "if current")}
+		w.ifCurrent[p.Op] = p.IfCurrent
+		e = p
 	case 3:
-		e = PromoteRequested{Op: w.op(), Gen: gen, IfCurrent: rapid.SampledFrom([]uint64{0, gen}).Draw(w.t, "if current")}
+		p := PromoteRequested{Op: w.op(), Gen: gen, IfCurrent: rapid.SampledFrom([]uint64{0, gen, w.m.current}).Draw(w.t, "if current")}
+		w.ifCurrent[p.Op] = p.IfCurrent
+		e = p
 	case 4, 5:
 		e = RevertRequested{Op: w.op(), To: rapid.SampledFrom([]uint64{0, gen}).Draw(w.t, "to")}
 	case 6:

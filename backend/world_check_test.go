@@ -1,9 +1,6 @@
 package backend
 
-import (
-	"maps"
-	"reflect"
-)
+import "reflect"
 
 // seen is what a step is judged against.
 type seen struct {
@@ -105,7 +102,7 @@ func (w *world) mayEnd(before seen, e Event, id uint64) {
 		if e.Gen == id && e.Mode != StopGraceful {
 			return
 		}
-	case Switched:
+	case Switched, Booted: // killed between the two, proxyd bounds them after
 		if w.policy.MaxDraining > 0 && before.draining > w.policy.MaxDraining {
 			return
 		}
@@ -122,6 +119,9 @@ func (w *world) checkAnswer(before seen, a Answer) {
 	if o.Verdict != Done && o.Reason == "" {
 		w.t.Fatalf("%s without a reason", o.Verdict)
 	}
+	if want := w.ifCurrent[a.Op]; want != 0 && o.Switched && before.current != want {
+		w.t.Fatalf("switched from generation %d, if-current was %d", before.current, want)
+	}
 	if o.Switched && w.m.current != o.Gen {
 		w.t.Fatalf("generation %d was switched to, and %d is current", o.Gen, w.m.current)
 	}
@@ -132,32 +132,6 @@ func (w *world) checkDurable() {
 	d := w.m.durable()
 	if again := NewMachine(w.policy, d).durable(); !reflect.DeepEqual(d, again) {
 		w.t.Fatalf("durable state %+v comes back as %+v", d, again)
-	}
-}
-
-// checkStill is what holds between steps, once all actions are carried out.
-func (w *world) checkStill() {
-	if !maps.Equal(w.armed, w.m.timers) {
-		w.t.Fatalf("timers are %v, the machine knows %v", w.armed, w.m.timers)
-	}
-	for key := range w.armed {
-		if key.gen == 0 {
-			continue
-		}
-		if g := w.m.gens[key.gen]; g == nil || g.state == Stopped || g.state == Failed {
-			w.t.Fatalf("timer %v is armed for a generation that has ended", key)
-		}
-	}
-	for _, id := range w.ids() {
-		g := w.m.gens[id]
-		switch {
-		case w.process[id] == ended:
-		case g == nil || g.state == Stopped || g.state == Failed:
-			w.t.Fatalf("generation %d runs, and is not known to", id)
-		}
-		if g != nil && g.running() != (w.process[id] != ended) {
-			w.t.Fatalf("generation %d: the machine thinks that it runs: %t", id, g.running())
-		}
 	}
 }
 

@@ -39,10 +39,11 @@ type world struct {
 	making  uint64 // where a switch goes whose end is not on disk
 	served  bool   // there was a current generation
 
-	lastOp   Op
-	open     map[Op]bool
-	crashIn  int // actions until proxyd is killed; below zero: it is not
-	finished bool
+	lastOp    Op
+	open      map[Op]bool
+	ifCurrent map[Op]uint64
+	crashIn   int // actions until proxyd is killed; below zero: it is not
+	finished  bool
 
 	booting          bool // not every process was looked for yet
 	nothingMayFollow bool
@@ -52,7 +53,7 @@ func newWorld(t *rapid.T) *world {
 	w := &world{
 		t: t, policy: randomPolicy(t), process: map[uint64]runs{}, proving: map[uint64]bool{},
 		proven: map[uint64]bool{}, asked: map[uint64]bool{}, lastDrain: map[uint64]uint64{},
-		armed: map[timerKey]uint64{}, open: map[Op]bool{}, crashIn: -1,
+		armed: map[timerKey]uint64{}, open: map[Op]bool{}, ifCurrent: map[Op]uint64{}, crashIn: -1,
 	}
 	w.m = NewMachine(w.policy, Durable{})
 	return w
