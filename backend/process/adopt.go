@@ -59,11 +59,16 @@ func launchOver(id Identity, pidfd int) bool {
 		// Nothing tells of an exec, so look again every millisecond.
 		awaitEnd([]int{pidfd}, 1)
 	}
+	if b, err := commandLine(id.PID); err == nil && len(b) == 0 {
+		// It is exiting, its memory is gone already and with it what it was
+		// called; or it has wiped that, or its first thread has ended.
+		awaitEnd([]int{pidfd}, 1000)
+	}
 	return !ended(pidfd)
 }
 
 func isStub(pid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	b, err := commandLine(pid)
 	return err == nil && strings.HasPrefix(string(b), launchName+"\x00")
 }
 

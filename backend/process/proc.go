@@ -102,8 +102,14 @@ func environ(pid int) map[string]string {
 
 // command gives the command line of a process for people to read.
 func command(pid int) string {
-	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	b, _ := commandLine(pid)
 	return cleanLine(bytes.ReplaceAll(bytes.TrimRight(b, "\x00"), []byte{0}, []byte{' '}))
+}
+
+// commandLine gives the arguments, each ended by a zero byte
+// (proc_pid_cmdline(5)).
+func commandLine(pid int) ([]byte, error) {
+	return os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 }
 
 // outputLinks gives the paths of a process's standard output and error, also

@@ -33,7 +33,7 @@ func TestRun(t *testing.T) {
 		{`echo out; echo "$PROXYD_CONTROL" >&2; cat`, "out\n" + w.path("control.sock") + "\n", ""},
 		{`echo no; exit 3`, "no\n", "run sh: exit status 3"},
 		{`kill -USR1 $$`, "", "run sh: signal 10 (user defined signal 1)"},
-		{`setsid sleep 1000 & echo $!`, "", ""}, // it holds the pipe
+		{"mkfifo " + w.path("f") + "; setsid sh -c 'echo away >$0; exec sleep 1000' " + w.path("f") + " & read x <" + w.path("f") + "; echo $x", "away\n", ""}, // it holds the pipe
 	} {
 		output, err := w.Run(context.Background(), []string{"sh", "-c", c.script}, append(os.Environ(), "PROXYD_GENERATION=1"))
 		if c.output != "" && string(output) != c.output {
