@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/backend/control"
 )
 
 // Bounds of what a config may say.
 const (
-	maxRelease     = 128
 	maxUnitName    = 255 // UNIT_NAME_MAX of systemd
 	maxDraining    = 1000
 	maxSuccesses   = 1000
@@ -70,13 +70,13 @@ func (c *Config) checkName() {
 }
 
 func (c *Config) checkListeners() {
-	seen := map[string]string{}
+	seen := map[string]bool{}
 	for i, l := range c.Listeners {
 		at := fmt.Sprintf("listener[%d]", i)
 		if err := activation.CheckName(l.Name); err != nil {
 			c.check(false, at+".name", err.Error(), "")
 		}
-		if l.Address == "" && !c.places.given(at+".address") && !c.places.given("listener") {
+		if l.Address == "" && !c.places.given(at+".address") && c.places.flags["listener"] == "" {
 			c.check(false, at+".address", "missing", `write address = "127.0.0.1:8080"`)
 			continue
 		}
@@ -88,9 +88,8 @@ func (c *Config) checkListeners() {
 		if tcp, ok := addr.(*net.TCPAddr); ok && tcp.Port == 0 {
 			continue // the kernel gives each its own
 		}
-		other, twice := seen[addr.String()]
-		c.check(!twice, at+".address", fmt.Sprintf("%q is listened on twice", l.Address), "the other is "+other)
-		seen[addr.String()] = at
+		c.check(!seen[addr.String()], at+".address", fmt.Sprintf("%q is listened on twice", l.Address), "")
+		seen[addr.String()] = true
 	}
 }
 
@@ -115,7 +114,7 @@ func (c *Config) checkBackend() {
 	for name, value := range b.Env {
 		c.checkVariable(join("backend.env", name), name, value)
 	}
-	if err := c.CheckRelease(b.Release); err != nil {
+	if err := control.CheckRelease(b.Release); err != nil {
 		c.check(false, "backend.release", err.Error(), "")
 	}
 	if b.Path == "direct" {
@@ -169,25 +168,6 @@ func (c *Config) checkVariable(key, name, value string) {
 	ours := scrubbed || strings.HasPrefix(name, "PROXYD_") || name == "PORT" && c.BindsItself()
 	c.check(!ours, key, name+" is set by proxyd itself", "")
 	c.check(!hasNUL(value), key, "holds a NUL byte", "")
-}
-
-// CheckRelease says why release cannot label a generation of this service. A
-// label that the command puts into a path must not lead out of it.
-func (c *Config) CheckRelease(release string) error {
-	switch {
-	case release == "":
-		return fmt.Errorf("a release label is empty")
-	case len(release) > maxRelease:
-		return fmt.Errorf("a release label is %d bytes, at most %d are allowed", len(release), maxRelease)
-	case !utf8.ValidString(release):
-		return fmt.Errorf("release label %q is not UTF-8", release)
-	case strings.ContainsFunc(release, func(r rune) bool { return !unicode.IsPrint(r) }):
-		return fmt.Errorf("release label %q holds a control byte or what cannot be printed", release)
-	}
-	if c.namesRelease() && (release == "." || release == ".." || strings.Contains(release, "/")) {
-		return fmt.Errorf("release label %q could lead to another place: {release} is used, so it must not be . or .. or hold a /", release)
-	}
-	return nil
 }
 
 func (c *Config) checkReady() {

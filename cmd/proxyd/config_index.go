@@ -103,6 +103,16 @@ func (x *index) key(table string, parts unstable.Iterator) (key string, line int
 	return key, line
 }
 
+// keyAt gives the innermost key of a line, or an empty string.
+func (x *index) keyAt(line int) (found string) {
+	for key, at := range x.lines {
+		if at == line && (len(key) > len(found) || len(key) == len(found) && key < found) {
+			found = key
+		}
+	}
+	return found
+}
+
 func (x *index) line(offset uint32) int {
 	return 1 + bytes.Count(x.text[:offset], []byte{'\n'})
 }

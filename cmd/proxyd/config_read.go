@@ -67,6 +67,7 @@ func syntaxError(path string, err error, x *index) *ConfigError {
 		e.Message = fmt.Sprintf("defined twice, first in line %d", x.lines[x.twice])
 	case errors.As(err, &at):
 		e.Line, _ = at.Position()
+		e.Key = x.keyAt(e.Line)
 	}
 	return e
 }
@@ -107,7 +108,11 @@ func (c *Config) value(key string, value any, field reflect.Value) {
 			field.SetString(s)
 			return
 		}
-		c.wrong(key, "must be a string, and is "+kindOf(value), `write it in quotes`)
+		hint := "write it in quotes"
+		if k := reflect.ValueOf(value).Kind(); k == reflect.Slice || k == reflect.Map {
+			hint = ""
+		}
+		c.wrong(key, "must be a string, and is "+kindOf(value), hint)
 	case reflect.Int:
 		if n, ok := value.(int64); ok {
 			field.SetInt(n)
@@ -193,10 +198,10 @@ func kindOf(value any) string {
 
 func parentless(key string) string { return strings.TrimLeft(key[len(parent(key)):], ".") }
 
-// suggestion finds the key that was meant: one that differs in no more than a
-// third of its letters.
+// suggestion finds the key that was meant: one that differs in about a third of
+// its letters at most.
 func suggestion(name string, fields map[string]reflect.Value) string {
-	best, found := len(name)/3+1, ""
+	best, found := len(name)/3+2, ""
 	var names []string
 	for field := range fields {
 		names = append(names, field)

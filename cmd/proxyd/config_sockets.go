@@ -115,16 +115,6 @@ func (c *Config) listenerNames() (names []string) {
 	return names
 }
 
-// namesRelease says whether {release} is part of what is run.
-func (c *Config) namesRelease() bool {
-	texts := append(c.programTexts(), [2]string{"", c.Backend.Dir}, [2]string{"", c.Backend.Unit})
-	texts = append(texts, argumentTexts("", c.Ready.Command)...)
-	return slices.ContainsFunc(texts, func(t [2]string) bool {
-		found, _ := uses("", t[1])
-		return slices.ContainsFunc(found, func(u use) bool { return u.word == "release" })
-	})
-}
-
 // checkPlaceholders checks every text that may hold some.
 func (c *Config) checkPlaceholders() {
 	all := slices.Concat(plainWords, tcpWords, unixWords)
