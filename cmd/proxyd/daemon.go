@@ -78,12 +78,18 @@ func (d *daemon) hurry(ctx context.Context) {
 }
 
 func (d *daemon) open(ctx context.Context) error {
+	if err := socketPathsFit(d.runtimeDir, d.config.listenerNames()); err != nil {
+		return err
+	}
 	if err := d.openDirs(); err != nil {
 		return err
 	}
 	var err error
 	if d.listeners, err = openListeners(d.config); err != nil {
 		return err
+	}
+	if err := socketPathsFit(d.runtimeDir, listenerNames(d.listeners)); err != nil {
+		return err // systemd's may have longer names
 	}
 	store, durable, known, notes, err := backend.OpenStore(d.stateDir, d.runtimeDir)
 	for _, n := range notes {

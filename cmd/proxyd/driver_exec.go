@@ -136,7 +136,6 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 		}
 		run.addresses[name] = addr
 	}
-	d.adoptSockets(run)
 	p, err := d.processes.Adopt(known.Process, l.ID, d.outputPath(l.ID))
 	if errors.Is(err, process.ErrGone) {
 		return nil, fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
@@ -146,6 +145,7 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 	}
 	run.process = p
 	close(run.known)
+	d.adoptSockets(run)
 	if err := run.listenNotify(); err != nil {
 		return nil, err
 	}

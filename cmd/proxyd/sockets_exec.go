@@ -115,20 +115,36 @@ func (d *execDriver) unixAddresses(id uint64) map[string]string {
 	return addresses
 }
 
-// adoptSockets keeps the ports of an adopted run from being given to another.
+// adoptSockets keeps what an adopted run has for its next one: the ports that it
+// binds, or the sockets that it was handed. Where those cannot be had back, they
+// are the process's alone, and its next run gets new ones.
 func (d *execDriver) adoptSockets(run *execRun) {
 	k := &keptSockets{addresses: run.addresses}
-	for _, a := range run.addresses {
+	run.held = map[string]int{}
+	for name, a := range run.addresses {
 		if tcp, ok := a.(*net.TCPAddr); ok && run.plan.Binds {
 			activation.ReservePort(tcp.Port)
 			k.ports = append(k.ports, tcp.Port)
 		}
+		if run.plan.Binds {
+			continue
+		}
+		l, err := activation.Recover(run.PID(), name, a)
+		if err != nil {
+			d.log.Debug("clients will not wait if this generation is started again", "generation", run.launch.ID, "error", err)
+			k.release()
+			return
+		}
+		run.held[name] = l.FD
+		k.handed = append(k.handed, l)
 	}
-	if run.plan.Binds { // else its next run gets sockets that proxyd holds again
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.kept[run.launch.ID] = k
-	}
+	// The order of descriptors is the order of listeners, as at the first start.
+	slices.SortFunc(k.handed, func(a, b activation.Listener) int {
+		return slices.Index(d.listeners, a.Name) - slices.Index(d.listeners, b.Name)
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.kept[run.launch.ID] = k
 }
 
 // Release closes what was kept for a generation and removes its directory.
