@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -14,11 +13,11 @@ import (
 // Adopt takes over a process that an earlier proxyd has started and recorded, or
 // gives ErrGone. Its output is read on from the FIFO. If it is a child of this
 // process, which it is after an exec of proxyd in place, its Exit will be known.
-func (d *Driver) Adopt(id Identity, generation uint64, outputPath string) (*Process, error) {
+func (d *Driver) Adopt(id Identity, generation uint64, output string) (*Process, error) {
 	if d.isClosed() {
 		return nil, ErrClosed
 	}
-	path, err := cleanPath(outputPath)
+	path, err := outputPath(output)
 	if err != nil {
 		return nil, fmt.Errorf("adopt process %d: %w", id.PID, err)
 	}
@@ -77,12 +76,20 @@ func isStub(pid int) bool {
 // holds it (proc_pid_fd(5)): unread, it would fill up and stop the program.
 func reopenOutput(pid int, path string, write func([]byte)) (*output, error) {
 	o, err := openOutput(path, path, write)
-	if errors.Is(err, os.ErrNotExist) && slices.Contains(outputLinks(pid), path) {
-		for _, fd := range []string{"1", "2"} {
-			if o, err := openOutput(path, "/proc/"+strconv.Itoa(pid)+"/fd/"+fd, write); err == nil {
-				return o, nil
-			}
-		}
+	if !errors.Is(err, os.ErrNotExist) {
+		return o, err
 	}
-	return o, err
+	for _, fd := range []string{"1", "2"} {
+		o, err := openOutput(path, "/proc/"+strconv.Itoa(pid)+"/fd/"+fd, write)
+		if err != nil {
+			continue
+		}
+		// A shell points its output elsewhere for a moment when it redirects
+		// one of its own commands, so it counts what was opened.
+		if o.named() == path {
+			return o, nil
+		}
+		_ = o.file.Close()
+	}
+	return nil, err
 }

@@ -36,9 +36,10 @@ type Config struct {
 	// one Write at a time for all of them. While it blocks, a generation that
 	// writes much blocks too. Default: they are dropped.
 	Output io.Writer
-	// OutputOf tells from the path of a FIFO whose output it is. With it,
-	// Running and Sweep find programs that have overwritten their environment.
-	// Default: they do not.
+	// OutputOf tells from the path of a FIFO whose output it is. The path is
+	// as the kernel names it, without symbolic links. With it, Running and
+	// Sweep find programs that have overwritten their environment. Default:
+	// they do not.
 	OutputOf func(path string) (generation uint64, ok bool)
 }
 
@@ -135,9 +136,17 @@ func (d *Driver) writeLines(b []byte) {
 	_, _ = d.config.Output.Write(b) // there is nobody to tell
 }
 
-func cleanPath(path string) (string, error) {
+// outputPath gives a FIFO's path as the kernel will name it.
+func outputPath(path string) (string, error) {
 	if path == "" {
 		return "", errors.New("no output path is given")
 	}
-	return filepath.Abs(path)
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real // if there is none, its use will tell
+	}
+	return filepath.Join(dir, filepath.Base(path)), nil
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
@@ -102,7 +103,7 @@ type world struct {
 func newWorld(t *testing.T, change ...func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), output: &lines{}}
-	c := Config{Service: "web", Marker: filepath.Join(w.dir, "control.sock"), Output: w.output}
+	c := Config{Service: "web", Marker: filepath.Join(w.dir, "control.sock"), Output: w.output, Log: hclog.New(&hclog.LoggerOptions{Output: testWriter{t}})}
 	for _, f := range change {
 		f(&c)
 	}
@@ -371,4 +372,12 @@ func leaderless() error {
 	}
 	_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0) // of this thread only
 	return nil
+}
+
+// testWriter shows a log with the test.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Logf("%s", bytes.TrimSpace(p))
+	return len(p), nil
 }

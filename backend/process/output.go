@@ -76,6 +76,16 @@ func openOutput(path, through string, write func([]byte)) (*output, error) {
 	return &output{path: path, dev: st.Dev, ino: st.Ino, file: os.NewFile(uintptr(f), path), write: write, done: make(chan struct{})}, nil
 }
 
+// named gives the path that the kernel knows of the file.
+func (o *output) named() (path string) {
+	conn, err := o.file.SyscallConn()
+	if err != nil {
+		return ""
+	}
+	_ = conn.Control(func(f uintptr) { path, _ = linkOf(os.Getpid(), int(f)) })
+	return path
+}
+
 // childEnd opens the FIFO for the program: blocking, and for reading and writing
 // so that it holds a reader itself and is not killed by SIGPIPE once proxyd has
 // died. The caller closes it.

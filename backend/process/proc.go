@@ -116,10 +116,16 @@ func commandLine(pid int) ([]byte, error) {
 // where the file was removed since.
 func outputLinks(pid int) []string {
 	var paths []string
-	for _, fd := range []string{"1", "2"} {
-		if path, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/fd/" + fd); err == nil {
-			paths = append(paths, strings.TrimSuffix(path, " (deleted)"))
+	for _, fd := range []int{1, 2} {
+		if path, err := linkOf(pid, fd); err == nil {
+			paths = append(paths, path)
 		}
 	}
 	return paths
+}
+
+// linkOf gives the path of an open file (proc_pid_fd(5)).
+func linkOf(pid, fd int) (string, error) {
+	path, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/fd/" + strconv.Itoa(fd))
+	return strings.TrimSuffix(path, " (deleted)"), err
 }

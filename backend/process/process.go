@@ -86,7 +86,7 @@ func (d *Driver) Start(ctx context.Context, spec Spec, record func(Identity) err
 	if d.isClosed() {
 		return nil, ErrClosed
 	}
-	path, err := cleanPath(spec.OutputPath)
+	path, err := outputPath(spec.OutputPath)
 	if err != nil {
 		return nil, fmt.Errorf("start generation %d: %w", spec.Generation, err)
 	}
