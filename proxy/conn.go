@@ -32,6 +32,9 @@ const (
 	gone           // a unix peer closed both halves
 	stream         // its reads filled the buffer: splice
 	plain          // do not splice
+	fin            // the peer ended its stream in order: a short read was the last
+	nagle          // TCP_NODELAY is not set yet
+	written        // something was
 )
 
 // side is one socket of a connection.

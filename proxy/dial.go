@@ -37,8 +37,7 @@ func (l *loop) dial(c *conn) {
 	s := &c.side[backend]
 	s.fd, s.flags = fd, 0
 	if d.family != unix.AF_UNIX {
-		s.flags = isTCP
-		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		s.flags = isTCP | nagle
 		if d.remote && l.proxy.keepAlive > 0 {
 			keepAlive(int(fd), l.proxy.keepAlive)
 		}

@@ -59,8 +59,11 @@ func (s *side) note(events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 && !s.is(ended) {
 		s.flags |= readable
 	}
-	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
-		s.flags |= exhaust
+	if events&unix.EPOLLRDHUP != 0 {
+		s.flags |= fin
+	}
+	if events&(unix.EPOLLERR|unix.EPOLLPRI) != 0 || events&unix.EPOLLHUP != 0 && s.is(isTCP) {
+		s.flags |= exhaust // and fin proves nothing
 	}
 	if events&unix.EPOLLPRI != 0 {
 		s.flags |= plain // a splice would stand still in front of urgent data
@@ -111,6 +114,9 @@ func (p *pump) move(c *conn, from int) {
 				src.flags |= stream
 			} else if !src.is(exhaust) {
 				src.flags &^= readable // epoll(7): a short read of a stream is its end for now
+				if src.is(fin) {
+					src.flags |= ended // and for good: saves a read that gives 0
+				}
 			}
 			if !dst.is(failed) {
 				p.write(c, from, b[:n])
@@ -142,8 +148,12 @@ func (p *pump) over(c *conn, from int, errno syscall.Errno) bool {
 // write gives b to the other side; what it does not take now is held.
 func (p *pump) write(c *conn, from int, b []byte) {
 	dst := &c.side[1-from]
+	p.undelay(dst)
+	// The last bytes of a stream share a packet with its end, which settle
+	// sends right after them.
+	more := c.side[from].is(ended) && dst.is(isTCP)
 	for {
-		n, errno := p.sys.send(dst.fd, b)
+		n, errno := p.sys.send(dst.fd, b, more)
 		if errno == 0 {
 			if n == len(b) {
 				return
@@ -160,6 +170,21 @@ func (p *pump) write(c *conn, from int, b []byte) {
 		}
 		return
 	}
+}
+
+// undelay turns the Nagle algorithm off before the second write to a socket
+// that did not inherit that. The first is sent at once either way, and a
+// connection that carries one request needs no more.
+func (p *pump) undelay(s *side) {
+	if !s.is(nagle) {
+		return
+	}
+	if !s.is(written) {
+		s.flags |= written
+		return
+	}
+	s.flags &^= nagle
+	p.sys.nodelay(s.fd)
 }
 
 // refused takes an error of a write: true if the bytes have to wait.
@@ -190,13 +215,14 @@ func (p *pump) refused(c *conn, at int, errno syscall.Errno) bool {
 func (p *pump) flush(c *conn, from int) bool {
 	src, dst := &c.side[from], &c.side[1-from]
 	l := &p.lends[src.held]
+	p.undelay(dst)
 	for !dst.is(failed) {
 		if dst.is(blocked) {
 			return false
 		}
 		n, errno := 0, syscall.Errno(0)
 		if l.buf != nil {
-			n, errno = p.sys.send(dst.fd, l.buf[l.off:l.off+l.n])
+			n, errno = p.sys.send(dst.fd, l.buf[l.off:l.off+l.n], false)
 		} else {
 			n, errno = p.sys.splice(l.pipe.r, dst.fd, l.n)
 		}
@@ -245,6 +271,7 @@ func (p *pump) spliced(c *conn, from int) bool {
 	if n < fewBytes {
 		src.flags &^= stream
 	}
+	p.undelay(dst)
 	for n > 0 {
 		m, errno := p.sys.splice(p.pipe.r, dst.fd, n)
 		if errno == unix.EINTR {

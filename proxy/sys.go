@@ -18,8 +18,11 @@ import (
 type kernel interface {
 	// recv reads from a stream socket: recv(2).
 	recv(fd int32, b []byte) (int, syscall.Errno)
-	// send writes to a stream socket: send(2) with MSG_NOSIGNAL.
-	send(fd int32, b []byte) (int, syscall.Errno)
+	// send writes to a stream socket: send(2) with MSG_NOSIGNAL. more: the end
+	// of the stream follows at once, so let it share the packet (MSG_MORE).
+	send(fd int32, b []byte, more bool) (int, syscall.Errno)
+	// nodelay sets TCP_NODELAY, see tcp(7).
+	nodelay(fd int32)
 	// splice moves bytes between a socket and a pipe: splice(2). Never with
 	// SPLICE_F_MORE: it holds the last bytes back for 200 ms.
 	splice(from, to int32, n int) (int, syscall.Errno)
@@ -69,14 +72,22 @@ func (k *linux) recv(fd int32, b []byte) (int, syscall.Errno) {
 	return int(n), e
 }
 
-func (k *linux) send(fd int32, b []byte) (int, syscall.Errno) {
-	n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+func (k *linux) send(fd int32, b []byte, more bool) (int, syscall.Errno) {
+	flags := uintptr(unix.MSG_NOSIGNAL)
+	if more {
+		flags |= unix.MSG_MORE
+	}
+	n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
 	return int(n), e
 }
 
 func (k *linux) splice(from, to int32, n int) (int, syscall.Errno) {
 	m, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 	return int(m), e
+}
+
+func (k *linux) nodelay(fd int32) {
+	unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 
 func (k *linux) openPipe() (pipe, syscall.Errno) {
