@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/seed8fae2174/proxyd/backend/control"
+)
+
+const (
+	promoteRate     = 4000 // requests a second
+	promotesARound  = 3
+	promotesInQuick = 1
+)
+
+// measurePromotes keeps an open loop of load on proxyd while it promotes.
+func (b *bench) measurePromotes(ctx context.Context, w *workload, r *running) (m measurement, err error) {
+	if r.control == nil {
+		return m, errors.New("measure promotes: no control socket")
+	}
+	count := promotesARound
+	if b.quick {
+		count = promotesInQuick
+	}
+	ld, err := newLoad(r.front)
+	if err != nil {
+		return m, err
+	}
+	defer ld.close()
+	limit := time.Duration(count+2) * 15 * time.Second
+	j := job{requests: int64(limit.Seconds() * promoteRate), inFlight: w.busy, perConn: w.perConn, rate: promoteRate}
+	start := time.Now()
+	ended := make(chan loadEnd, 1)
+	go runLoad(ctx, ld, j, ended)
+	at, slowest, perr := promoteAll(ctx, r, b, count, start)
+	ld.finish()
+	end := <-ended
+	if err := errors.Join(perr, end.err); err != nil {
+		return m, err
+	}
+	m.Seconds, m.Requests, m.Failures = end.took.Seconds(), end.requests, end.failures
+	m.Promotes = windows(end.samples, at)
+	m.Promotes.SwitchMS = slowest.Seconds() * 1e3
+	r.backends, err = currentPID(ctx, r.control)
+	return m, err
+}
+
+type loadEnd struct {
+	outcome
+	err error
+}
+
+// runLoad ends with the load's run; measurePromotes waits.
+func runLoad(ctx context.Context, ld *load, j job, ended chan<- loadEnd) {
+	o, err := ld.run(ctx, j)
+	ended <- loadEnd{o, err}
+}
+
+// promoteAll gives the times of the promotes since start, in nanoseconds, each
+// the middle of its call, and how long the slowest call took. Staging comes two
+// and a half seconds before: starting the service's own process is not the cost
+// of a switch.
+func promoteAll(ctx context.Context, r *running, b *bench, count int, start time.Time) (at []int64, slowest time.Duration, err error) {
+	for range count {
+		b.releases++
+		staged, err := r.control.Stage(ctx, control.StageRequest{Release: fmt.Sprintf("r%d", b.releases)})
+		if err != nil {
+			return nil, 0, fmt.Errorf("stage: %w", err)
+		}
+		if err := pause(ctx, 3*time.Second); err != nil {
+			return nil, 0, err
+		}
+		began := time.Since(start)
+		if _, err := r.control.Promote(ctx, control.PromoteRequest{Generation: staged.Generation}); err != nil {
+			return nil, 0, fmt.Errorf("promote: %w", err)
+		}
+		took := time.Since(start) - began
+		slowest = max(slowest, took)
+		at = append(at, int64(began+took/2))
+		if err := pause(ctx, time.Second); err != nil {
+			return nil, 0, err
+		}
+	}
+	return at, slowest, nil
+}
+
+// pause waits; it is the load's time that passes, not something awaited.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// windows pools, over the promotes at the given times, the second around each,
+// the second before that and the one before that.
+func windows(samples []sample, at []int64) *promoted {
+	const second = int64(time.Second)
+	var around, steady, earlier []int64
+	for _, t := range at {
+		from := t - second/2
+		around = append(around, sortedTimes(samples, from, from+second)...)
+		steady = append(steady, sortedTimes(samples, from-second, from)...)
+		earlier = append(earlier, sortedTimes(samples, from-2*second, from-second)...)
+	}
+	p := &promoted{Count: len(at)}
+	for _, s := range []struct {
+		took []int64
+		to   *float64
+	}{{around, &p.Around}, {steady, &p.Steady}, {earlier, &p.Earlier}} {
+		slices.Sort(s.took)
+		*s.to = float64(percentile(s.took, 0.999)) / 1e3
+	}
+	if len(around) > 0 {
+		p.AroundMax = float64(around[len(around)-1]) / 1e3
+	}
+	return p
+}
