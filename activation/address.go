@@ -51,7 +51,7 @@ func ParseAddress(s string) (net.Addr, error) {
 		return &net.TCPAddr{Port: n}, nil
 	}
 	ip, err := netip.ParseAddr(host)
-	if err != nil {
+	if err != nil || ip.Is4In6() && ip.Zone() != "" {
 		return nil, fmt.Errorf("parse address %q: %w: the host is an IP address, names are not looked up", s, ErrAddress)
 	}
 	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip.Unmap(), uint16(n))), nil

@@ -134,8 +134,8 @@ func started(name string, fd int, file socketFile) (Listener, error) {
 		addr, err = boundTo(fd)
 	}
 	if err != nil {
-		unix.Close(fd)
 		_ = file.remove()
+		unix.Close(fd)
 		return Listener{}, err
 	}
 	return Listener{Name: name, FD: fd, Addr: addr, Source: SourceProxyd, file: file}, nil

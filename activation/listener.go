@@ -44,11 +44,11 @@ type Listener struct {
 // unless another socket took its place. It is not for listeners that were
 // inherited: those are closed by nobody, so that they outlive proxyd.
 func (l Listener) Close() error {
-	err := unix.Close(l.FD)
-	if err != nil {
-		err = fmt.Errorf("close listener %q: %w", l.Name, err)
+	err := l.file.remove()
+	if e := unix.Close(l.FD); e != nil {
+		err = errors.Join(err, fmt.Errorf("close listener %q: %w", l.Name, e))
 	}
-	return errors.Join(err, l.file.remove())
+	return err
 }
 
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
@@ -63,7 +63,9 @@ func CheckName(name string) error {
 	return nil
 }
 
-// socketFile remembers which file a bind made.
+// socketFile remembers which file a bind made. The numbers name it only while
+// the bound socket is open: it holds the inode, whose number is given to another
+// file at once when the last holder is gone.
 type socketFile struct {
 	path     string
 	dev, ino uint64
@@ -78,7 +80,8 @@ func madeFile(path string) (socketFile, error) {
 	return socketFile{path, st.Dev, st.Ino}, nil
 }
 
-// remove unlinks the file if it still is the one that was made.
+// remove unlinks the file if it still is the one that was made. It comes before
+// the socket is closed.
 func (f socketFile) remove() error {
 	if f.path == "" {
 		return nil

@@ -106,7 +106,7 @@ func (s *NotifySocket) Close() error {
 	var err error
 	s.once.Do(func() {
 		close(s.done)
-		err = errors.Join(s.conn.Close(), s.file.remove())
+		err = errors.Join(s.file.remove(), s.conn.Close())
 	})
 	s.reader.Wait()
 	return err

@@ -3,6 +3,7 @@ package activation
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -29,8 +30,10 @@ const politePort = 10000
 // own and so connect to itself, and any other program's connect may take the
 // port away before the program binds it. It is random, was free on every address
 // of the host a moment ago, and is not given again before ReleasePort.
-func FreePort() (int, error) {
-	for port := range candidates(readPortRanges()) {
+func FreePort() (int, error) { return freePort(candidates(readPortRanges())) }
+
+func freePort(ports iter.Seq[int]) (int, error) {
+	for port := range ports {
 		if !take(port) {
 			continue
 		}
@@ -95,7 +98,7 @@ func (r portRange) holds(port int) bool { return r.first <= port && port <= r.la
 // candidates yields ports in the order in which they are tried: at random from
 // the polite ones outside of the ephemeral range, then from the other ones
 // outside of it, then, on a host that leaves nothing outside, from inside.
-func candidates(ephemeral portRange, reserved []portRange) func(yield func(int) bool) {
+func candidates(ephemeral portRange, reserved []portRange) iter.Seq[int] {
 	var polite, low, inside []int
 	for port := 1024; port <= 65535; port++ {
 		switch {
