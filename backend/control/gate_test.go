@@ -19,8 +19,8 @@ import (
 func uid() uint32 { return uint32(os.Geteuid()) }
 
 // asStranger runs do on a thread of its own with another effective uid where we
-// may change it, and tells whether it could. setresuid(2) itself changes only
-// the calling thread, which is thrown away afterwards.
+// may change it, and tells whether it could. The system calls themselves change
+// only the calling thread, which is thrown away afterwards.
 func asStranger(t *testing.T, do func()) bool {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -30,9 +30,15 @@ func asStranger(t *testing.T, do func()) bool {
 	go func() { // ends after do; the test waits on done
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		const keep, stranger = ^uintptr(0), 12345
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, keep, stranger, keep); errno != 0 {
-			done <- errno
-			return
+		for _, call := range [][4]uintptr{
+			{unix.SYS_SETGROUPS, 0, 0, 0},
+			{unix.SYS_SETRESGID, keep, stranger, keep},
+			{unix.SYS_SETRESUID, keep, stranger, keep},
+		} {
+			if _, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[3]); errno != 0 {
+				done <- errno
+				return
+			}
 		}
 		do()
 		done <- nil
@@ -44,19 +50,8 @@ func asStranger(t *testing.T, do func()) bool {
 }
 
 func TestPeerIsReadFromTheDescriptor(t *testing.T) {
-	dir := t.TempDir()
-	for d := dir; d != "/tmp" && d != "/"; d = filepath.Dir(d) { // the stranger must get there
-		os.Chmod(d, 0o755)
-	}
 	f := &fake{}
-	path := filepath.Join(dir, "c.sock")
-	l, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := NewServer(Config{Service: f})
-	go s.Serve(l) // ends with Shutdown, which waits for it
-	defer s.Shutdown(context.Background())
+	_, path := serve(t, Config{Service: f})
 
 	ask := func() (read, change error) {
 		c := NewClient(path)
@@ -67,13 +62,19 @@ func TestPeerIsReadFromTheDescriptor(t *testing.T) {
 	if read, change := ask(); read != nil || change != nil {
 		t.Fatalf("our own user: %v, %v", read, change)
 	}
+	for d := filepath.Dir(path); d != os.TempDir(); d = filepath.Dir(d) { // the stranger must get there
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	// The one who connects counts, so a connection made by the stranger is used
 	// from here.
 	var fds []int
 	dialStranger := func() { fds = append(fds, dialRaw(t, path)) }
 	if !asStranger(t, dialStranger) {
-		s.gate.own = uid() + 1 // as near as it gets without another user: we are the stranger
+		// As near as it gets without root: to another's proxyd we are the stranger.
+		_, path = serve(t, Config{Service: f}, func(s *Server) { s.gate.own = uid() + 1 })
 		if read, change := ask(); read != nil || !errors.Is(change, ErrNotPermitted) {
 			t.Fatalf("a stranger: %v, %v", read, change)
 		}
@@ -136,14 +137,15 @@ func roundTrip(t *testing.T, fd int, request string) string {
 func TestNobodyKeepsRootOut(t *testing.T) {
 	const most = 8
 	f := &fake{eventsFn: func(context.Context, uint64) (<-chan HistoryEntry, error) { return make(chan HistoryEntry), nil }}
-	s, path := serve(t, Config{Service: f, MaxConnections: most})
-	s.gate.peer = func(c net.Conn) (uint32, error) { // who has a name is a stranger
-		if c.RemoteAddr().String() != "" && c.RemoteAddr().String() != "@" {
-			return 12345, nil
+	s, path := serve(t, Config{Service: f, MaxConnections: most}, func(s *Server) {
+		s.gate.own = 4711
+		s.gate.peer = func(c net.Conn) (uint32, error) { // whose socket has a name is a stranger
+			if filepath.IsAbs(c.RemoteAddr().String()) {
+				return 12345, nil
+			}
+			return 0, nil
 		}
-		return 0, nil
-	}
-	s.gate.own = 4711
+	})
 	dir, n := t.TempDir(), 0
 	stranger := func() net.Conn {
 		n++
@@ -194,15 +196,19 @@ func TestRootDisplacesItself(t *testing.T) {
 	const most = 4
 	f := &fake{eventsFn: func(context.Context, uint64) (<-chan HistoryEntry, error) { return make(chan HistoryEntry), nil }}
 	_, path := serve(t, Config{Service: f, MaxConnections: most})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var first <-chan HistoryEntry
 	for range 3 * most {
-		entries, err := NewClient(path).Events(context.Background(), 0)
+		entries, err := NewClient(path).Events(ctx, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() {
-			for range entries { // cut, or ended by Shutdown... by the cleanup below
-			}
-		}()
+		if first == nil {
+			first = entries
+		}
+	}
+	for range first { // closed: it had to go
 	}
 	if _, err := NewClient(path).Status(context.Background()); err != nil {
 		t.Fatal(err)

@@ -35,17 +35,7 @@ func Listen(path string) (net.Listener, error) {
 	if err := clearStale(path); err != nil {
 		return nil, fmt.Errorf("make control socket %s: %w", path, err)
 	}
-	// bind(2) makes the file with the mode of the socket itself less the umask
-	// (unix_bind_bsd in net/unix/af_unix.c), so setting that first leaves no
-	// moment with a wider mode, and the process-wide umask alone.
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		if cerr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), socketMode) }); cerr != nil {
-			return cerr
-		}
-		return err
-	}}
-	l, err := lc.Listen(context.Background(), "unix", path)
+	l, err := bind(path)
 	if err != nil {
 		return nil, fmt.Errorf("make control socket: %w", err)
 	}
@@ -54,6 +44,21 @@ func Listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("make control socket: %w", err)
 	}
 	return l, nil
+}
+
+// bind makes the socket file with socketMode or less. bind(2) gives it the mode
+// of the socket itself less the umask (unix_bind_bsd in net/unix/af_unix.c), so
+// setting that first leaves no moment with a wider mode, and the umask alone,
+// which is the whole process's.
+func bind(path string) (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if cerr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), socketMode) }); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	return lc.Listen(context.Background(), "unix", path)
 }
 
 // checkSocketPath refuses what does not fit into a unix address, and what would

@@ -107,7 +107,8 @@ func (f *fake) Hold(ctx context.Context, r HoldRequest) (Result, error)     { re
 func (f *fake) Resume(ctx context.Context, r ResumeRequest) (Result, error) { return f.change(ctx, r) }
 
 // serve runs a Server over cfg until the test ends and gives its socket's path.
-func serve(t *testing.T, cfg Config) (*Server, string) {
+// prepare may change the Server before it runs.
+func serve(t *testing.T, cfg Config, prepare ...func(*Server)) (*Server, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "control.sock")
 	l, err := Listen(path)
@@ -115,6 +116,9 @@ func serve(t *testing.T, cfg Config) (*Server, string) {
 		t.Fatal(err)
 	}
 	s := NewServer(cfg)
+	for _, p := range prepare {
+		p(s)
+	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }() // ends with Shutdown; the cleanup waits for it
 	t.Cleanup(func() {
