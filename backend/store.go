@@ -43,6 +43,7 @@ type Store struct {
 	dir, runtimeDir string
 	revision        uint64
 	swept           bool
+	between         func() // where set, called between the steps of Commit, by tests
 }
 
 // OpenStore reads the state. Notes tell of copies that were passed over, found
@@ -169,17 +170,27 @@ func (p *Pending) Commit() error {
 	s := p.store
 	if _, err := readEnvelope(s.path()); err == nil { // only a good one is kept as the last
 		_ = os.Remove(s.lastPath())
+		s.pause()
 		_ = os.Link(s.path(), s.lastPath())
 	}
+	s.pause()
 	if err := p.file.CloseAtomicallyReplace(); err != nil {
 		p.file.Cleanup()
 		return fmt.Errorf("write state: %w", err)
 	}
+	s.pause()
 	if err := syncDir(s.dir); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
+	s.pause()
 	_ = s.writeRuntime(p.bytes)
 	return nil
+}
+
+func (s *Store) pause() {
+	if s.between != nil {
+		s.between()
+	}
 }
 
 // Abandon leaves the state in force as it is.
