@@ -2,6 +2,7 @@ package activation
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +40,20 @@ func send(t *testing.T, message string, fds ...int) {
 	must(t, unix.Sendmsg(fd, []byte(message), rights, &unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}, 0))
 }
 
+// patience is how long a test waits before it gives up.
+const patience = 30 * time.Second
+
+func receive(t *testing.T, s *NotifySocket) Notification {
+	t.Helper()
+	select {
+	case n := <-s.Notifications():
+		return n
+	case <-time.After(patience):
+		t.Fatal("no notification came")
+		return Notification{}
+	}
+}
+
 // barrier gives the end of a pipe that is read at its end once every copy of
 // the other one is closed.
 func barrier(t *testing.T) (wait *os.File, pass int) {
@@ -51,11 +66,12 @@ func barrier(t *testing.T) (wait *os.File, pass int) {
 	return r, pass
 }
 
-// passed reads a barrier's pipe to its end.
+// barrierPassed reads a barrier's pipe to its end.
 func barrierPassed(t *testing.T, wait *os.File) {
 	t.Helper()
-	if n, err := wait.Read(make([]byte, 1)); n != 0 || err == nil {
-		t.Fatalf("read %d bytes, %v, from a pipe that nobody writes to", n, err)
+	must(t, wait.SetReadDeadline(time.Now().Add(patience)))
+	if n, err := wait.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Fatalf("read %d bytes, %v, from a pipe that nobody holds", n, err)
 	}
 }
 
@@ -72,7 +88,7 @@ func TestNotifications(t *testing.T) {
 	} {
 		must(t, Tell("WATCHDOG=1"), Tell(""), Tell("READY=0"), Tell(c.state)) // the first three say nothing
 		c.want.PID = os.Getpid()
-		if got := <-s.Notifications(); got != c.want {
+		if got := receive(t, s); got != c.want {
 			t.Errorf("%q gives %+v, want %+v", c.state, got, c.want)
 		}
 	}
@@ -91,7 +107,7 @@ func TestNotificationsOfOthersAreIgnored(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	must(t, Tell("STATUS=mine"))
-	if got := <-s.Notifications(); got != (Notification{PID: os.Getpid(), Status: "mine"}) {
+	if got := receive(t, s); got != (Notification{PID: os.Getpid(), Status: "mine"}) {
 		t.Fatalf("got %+v", got)
 	}
 	if pid := <-asked; pid != cmd.Process.Pid {
@@ -107,12 +123,11 @@ func TestBarrier(t *testing.T) {
 	send(t, "BARRIER=1", pass)
 	must(t, unix.Close(pass))
 
-	must(t, wait.SetReadDeadline(past))
+	must(t, wait.SetReadDeadline(time.Unix(1, 0)))
 	if _, err := wait.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("the barrier is passed before the message was taken: %v", err)
 	}
-	must(t, wait.SetReadDeadline(never))
-	if got := <-s.Notifications(); !got.Ready {
+	if got := receive(t, s); !got.Ready {
 		t.Fatalf("got %+v", got)
 	}
 	barrierPassed(t, wait)
@@ -145,7 +160,7 @@ func TestPassedDescriptorsAreClosed(t *testing.T) {
 	}
 	trust.Store(true)
 	must(t, Tell("READY=1"))
-	if got := <-s.Notifications(); !got.Ready || got.Status != "" {
+	if got := receive(t, s); !got.Ready || got.Status != "" {
 		t.Fatalf("got %+v", got)
 	}
 }
@@ -219,8 +234,3 @@ func FuzzParseNotification(f *testing.F) {
 		}
 	})
 }
-
-var (
-	past  = time.Unix(1, 0)
-	never time.Time
-)

@@ -143,6 +143,19 @@ half_close_timeout = "14s"
 	}
 }
 
+func TestConfigTakesTheEndsOfItsRanges(t *testing.T) {
+	for _, text := range []string{
+		"[ready]\nsuccesses = 1000\ninterval = \"1ns\"\n[drain]\nmax_draining = 1000\n[limits]\nmax_connections = 1_073_741_824\n",
+		"[ready]\nsuccesses = 1\n[drain]\nmax_draining = 0\ndeadline = \"0\"\nkeep_previous = \"0s\"\n[promote]\nprobation = \"0s\"\n[stop]\ntimeout = \"0s\"\n",
+		"[[listener]]\naddress = \"unix:/" + strings.Repeat("x", 106) + "\"\n",
+		"[[listener]]\naddress = \"127.0.0.1:0\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n",
+	} {
+		if _, err := load(t, text+"[backend]\ncommand = [\"web\"]\nrelease = \""+strings.Repeat("r", 128)+"\"\n", Flags{}); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestConfigCannotBeRead(t *testing.T) {
 	if _, err := LoadConfig(filepath.Join(t.TempDir(), "none.toml")); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("no file: %v", err)
