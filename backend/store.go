@@ -123,7 +123,7 @@ func (s *Store) Prepare(d Durable) (*Pending, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write state: %w", err)
 	}
-	if _, err := f.Write(b); err == nil {
+	if _, err = f.Write(b); err == nil {
 		err = f.Sync()
 	}
 	if err != nil {
