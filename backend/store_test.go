@@ -96,8 +96,8 @@ func TestStoreDamaged(t *testing.T) {
 func TestStoreFlippedBits(t *testing.T) {
 	dir, runtime := twoDirs(t)
 	s, _, _, _ := openStore(t, dir, runtime)
-	save(t, s, numbered(1))
-	save(t, s, numbered(2))
+	save(t, s, Durable{Service: "web", Next: 2, Current: 1})
+	save(t, s, Durable{Service: "web", Next: 3, Current: 2})
 	_, want, _, _ := openStore(t, dir, runtime)
 	last, err := os.ReadFile(s.lastPath())
 	if err != nil {

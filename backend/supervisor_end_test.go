@@ -12,7 +12,7 @@ func TestSupervisorEndsAfterTheLastConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t).start()
 		r.promote("v2")
-		r.router.connections(1, 1)
+		synctest.Wait()
 		r.router.connections(2, 1)
 		r.cancel()
 		wait(10 * time.Second)

@@ -1,0 +1,145 @@
+package backend
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// soon are the times of a check where nothing waits for long.
+func soon(r Readiness) Readiness {
+	r.Interval, r.Timeout = time.Millisecond, 20*time.Millisecond
+	return r
+}
+
+// TestConnectWantsItAccepted: on a queue that proxyd holds open a connect always
+// succeeds, so as long as nobody accepts it is not ready.
+func TestConnectWantsItAccepted(t *testing.T) {
+	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": ""} {
+		t.Run(network, func(t *testing.T) {
+			if network == "unix" {
+				address = filepath.Join(t.TempDir(), "s")
+			}
+			_, addresses := listen(t, network, address)
+			var p *proof
+			var why string
+			run := &checkedRun{addresses: addresses, waiting: func() int {
+				if why = p.lastFailure(); why != "" { // a try has failed: now it accepts
+					return 0
+				}
+				return 3
+			}}
+			p = newProof(soon(Readiness{Check: CheckConnect}), run)
+			if err := p.prove(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if !strings.Contains(why, `does not accept connections on "http" (3 wait in its queue)`) {
+				t.Errorf("it first said %q", why)
+			}
+		})
+	}
+}
+
+// TestConnectWantsEveryListener: one that nobody listens on is enough to fail.
+func TestConnectWantsEveryListener(t *testing.T) {
+	dir := t.TempDir()
+	_, addresses := listen(t, "unix", filepath.Join(dir, "http"))
+	addresses["admin"] = &net.UnixAddr{Net: "unix", Name: filepath.Join(dir, "admin")}
+	p := newProof(soon(Readiness{Check: CheckConnect}), &checkedRun{addresses: addresses})
+	for range 20 { // in whatever order they are tried
+		if err := p.try(t.Context()); err == nil || !strings.Contains(err.Error(), "admin") {
+			t.Fatalf("error %v", err)
+		}
+	}
+	listen(t, "unix", filepath.Join(dir, "admin"))
+	if err := p.try(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDialOwnPort: a dial that was given the very port that it dials is no proof.
+func TestDialOwnPort(t *testing.T) {
+	l, _ := listen(t, "tcp", "127.0.0.1:0")
+	if conn, err := dial(t.Context(), l.Addr()); err != nil {
+		t.Error(err)
+	} else {
+		conn.Close()
+	}
+	l.Close()
+	if conn, err := dial(t.Context(), l.Addr()); err == nil {
+		conn.Close()
+		t.Error("nobody listens there")
+	}
+}
+
+func TestHTTPWants2xx(t *testing.T) {
+	codes := []int{500, 404, 302, 200, 204} // 302 is not followed
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			var n atomic.Int64
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				if req.URL.Path != "/healthz" || req.URL.RawQuery != "full=1" {
+					t.Errorf("asked for %s", req.URL)
+				}
+				w.Header().Set("Location", "/")
+				w.WriteHeader(codes[n.Add(1)-1])
+			}))
+			if network == "unix" {
+				server.Listener.Close()
+				server.Listener, _ = listen(t, "unix", filepath.Join(t.TempDir(), "s"))
+			}
+			server.Start()
+			defer server.Close()
+			run := &checkedRun{addresses: map[string]net.Addr{"http": server.Listener.Addr()}}
+			r := soon(Readiness{Check: CheckHTTP, Path: "/healthz?full=1", Successes: 2})
+			r.Timeout = time.Minute
+			p := newProof(r, run)
+			if err := p.prove(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if n.Load() != int64(len(codes)) {
+				t.Errorf("ready after %d answers", n.Load())
+			}
+			if last := p.lastFailure(); last != "GET /healthz?full=1: 302 Found" {
+				t.Errorf("it last said %q", last)
+			}
+		})
+	}
+}
+
+// TestHTTPAsksTheFirstListener: by name, whatever order a map has.
+func TestHTTPAsksTheFirstListener(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	_, silent := listen(t, "tcp", "127.0.0.1:0")
+	p := newProof(soon(Readiness{Check: CheckHTTP, Path: "/"}), &checkedRun{
+		addresses: map[string]net.Addr{"a": server.Listener.Addr(), "b": silent["http"]},
+	})
+	for range 10 {
+		if err := p.get(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestHTTPThatNeverAnswers: a try ends with its timeout, and says so.
+func TestHTTPThatNeverAnswers(t *testing.T) {
+	_, addresses := listen(t, "tcp", "127.0.0.1:0")
+	p := newProof(soon(Readiness{Check: CheckHTTP, Path: "/"}), &checkedRun{addresses: addresses})
+	if err := p.try(t.Context()); err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestHTTPNeedsAnAddress(t *testing.T) {
+	p := newProof(soon(Readiness{Check: CheckHTTP, Path: "/"}), &checkedRun{})
+	if err := p.try(t.Context()); err == nil {
+		t.Error("no error")
+	}
+}

@@ -1,0 +1,46 @@
+package backend
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"testing"
+)
+
+// checkedRun is a run of which only the readiness checks want something.
+type checkedRun struct {
+	addresses map[string]net.Addr
+	waiting   func() int // nil: proxyd holds no queue
+	command   func() error
+}
+
+func (r *checkedRun) PID() int                       { return 1 }
+func (r *checkedRun) Unit() string                   { return "" }
+func (r *checkedRun) Addresses() map[string]net.Addr { return r.addresses }
+func (r *checkedRun) Done() <-chan struct{}          { return nil }
+func (r *checkedRun) Exit() string                   { return "" }
+func (r *checkedRun) Clear()                         {}
+func (r *checkedRun) Signal(syscall.Signal) error    { return nil }
+func (r *checkedRun) Kill() error                    { return nil }
+func (r *checkedRun) LastLines() []string            { return nil }
+func (r *checkedRun) Notices() <-chan Notice         { return nil }
+
+func (r *checkedRun) Waiting(string) (int, bool) {
+	if r.waiting == nil {
+		return 0, false
+	}
+	return r.waiting(), true
+}
+
+func (r *checkedRun) Command(context.Context, []string) error { return r.command() }
+
+// listen gives a listener that nobody accepts from, and its address.
+func listen(t *testing.T, network, address string) (net.Listener, map[string]net.Addr) {
+	t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, map[string]net.Addr{"http": l.Addr()}
+}
