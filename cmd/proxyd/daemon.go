@@ -38,6 +38,7 @@ type daemon struct {
 	proxy      *proxy.Proxy
 	supervisor *backend.Supervisor
 	server     *control.Server
+	told       chan struct{} // closed when systemd is told no more
 }
 
 // stopGrace is how long clients of the control socket get at the end.
@@ -52,10 +53,14 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	go d.hurry(ctx)
-	if err := activation.Tell("READY=1"); err != nil {
-		d.log.Warn("cannot tell systemd that the service is ready", "error", err)
-	}
-	return d.supervisor.Run(ctx)
+	d.told = make(chan struct{})
+	telling, hush := context.WithCancel(context.Background())
+	defer hush()
+	go d.tellSystemd(telling)
+	err = d.supervisor.Run(ctx)
+	hush()
+	<-d.told
+	return err
 }
 
 // sameWish is how close two stop signals mean one wish: some senders signal the
@@ -67,7 +72,7 @@ func (d *daemon) hurry(ctx context.Context) {
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
 	<-ctx.Done()
-	_ = activation.Tell("STOPPING=1")
+	d.tell("STOPPING=1")
 	first := time.Now()
 	for range again {
 		if time.Since(first) > sameWish {

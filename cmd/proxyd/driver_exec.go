@@ -38,13 +38,22 @@ type execDriver struct {
 var _ backend.Driver = (*execDriver)(nil)
 
 // execPlan is what a generation runs, fixed at its creation, so that a revert
-// runs what ran, whatever the config says by then.
+// runs what ran, whatever the config says by then. The listeners are not part of
+// it: they are those of the service, as they are when it starts.
 type execPlan struct {
-	Command []string          `json:"command"` // with {release} and {generation} filled in
+	Command []string          `json:"command"`
 	Env     map[string]string `json:"env,omitempty"`
 	Dir     string            `json:"dir,omitempty"`
-	Binds   bool              `json:"binds"`         // it binds its addresses itself
-	TCP     []string          `json:"tcp,omitempty"` // the listeners behind which it speaks TCP
+	Sockets string            `json:"sockets"`
+	Family  string            `json:"family"`
+}
+
+// with gives the service's config with what the plan fixed.
+func (p execPlan) with(c *Config) *Config {
+	planned := *c
+	planned.Backend.Command, planned.Backend.Env, planned.Backend.Dir = p.Command, p.Env, p.Dir
+	planned.Backend.Sockets, planned.Backend.Family = p.Sockets, p.Family
+	return &planned
 }
 
 func (d *execDriver) genDir(id uint64) string {
@@ -54,13 +63,7 @@ func (d *execDriver) genDir(id uint64) string {
 // Plan fixes what a generation runs. Its addresses are picked when it starts.
 func (d *execDriver) Plan(uint64, string) (json.RawMessage, error) {
 	b := d.config.Backend
-	plan := execPlan{Command: b.Command, Env: b.Env, Dir: b.Dir, Binds: d.config.BindsItself()}
-	for _, name := range d.listeners {
-		if d.config.WantsTCP(name) {
-			plan.TCP = append(plan.TCP, name)
-		}
-	}
-	return json.Marshal(plan)
+	return json.Marshal(execPlan{Command: b.Command, Env: b.Env, Dir: b.Dir, Sockets: b.Sockets, Family: b.Family})
 }
 
 // Start makes the generation's directory, sockets and notify socket, and starts
@@ -70,10 +73,12 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 	if err := json.Unmarshal(l.Plan, &plan); err != nil {
 		return nil, fmt.Errorf("read plan: %w", err)
 	}
-	if err := os.MkdirAll(d.genDir(l.ID), 0o700); err != nil {
+	// Searchable by all, as a program may drop its privileges before it speaks to
+	// its notify socket; the sockets in it have modes of their own.
+	if err := os.MkdirAll(d.genDir(l.ID), 0o711); err != nil {
 		return nil, fmt.Errorf("make generation directory: %w", err)
 	}
-	run := &execRun{driver: d, plan: plan, launch: l, known: make(chan struct{})}
+	run := &execRun{driver: d, config: plan.with(d.config), launch: l, known: make(chan struct{})}
 	if err := d.openSockets(run); err != nil {
 		return nil, err
 	}
@@ -122,10 +127,12 @@ func (d *execDriver) notifyPath(id uint64) string { return filepath.Join(d.genDi
 // handed are its own now: proxyd's end of them went with the earlier proxyd.
 func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.RawMessage) (backend.Run, error) {
 	run := &execRun{driver: d, launch: l, addresses: map[string]net.Addr{}, known: make(chan struct{})}
+	var plan execPlan
 	var known execIdentity
-	if err := errors.Join(json.Unmarshal(l.Plan, &run.plan), json.Unmarshal(identity, &known)); err != nil {
+	if err := errors.Join(json.Unmarshal(l.Plan, &plan), json.Unmarshal(identity, &known)); err != nil {
 		return nil, fmt.Errorf("read plan and identity: %w", err)
 	}
+	run.config = plan.with(d.config)
 	if len(known.Addresses) == 0 { // found, rather than remembered
 		known.Addresses = d.unixAddresses(l.ID)
 	}

@@ -17,7 +17,7 @@ import (
 type execRun struct {
 	driver    *execDriver
 	launch    backend.Launch
-	plan      execPlan
+	config    *Config // with what its plan fixed
 	addresses map[string]net.Addr
 	held      map[string]int // descriptors of the queues that proxyd holds open
 	files     []process.File

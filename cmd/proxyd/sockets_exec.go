@@ -33,7 +33,7 @@ func (d *execDriver) openSockets(run *execRun) error {
 	k := d.kept[run.launch.ID]
 	if k == nil {
 		var err error
-		if k, err = d.makeSockets(run.launch.ID, run.plan); err != nil {
+		if k, err = d.makeSockets(run.launch.ID, run.config); err != nil {
 			return err
 		}
 		d.kept[run.launch.ID] = k
@@ -43,7 +43,7 @@ func (d *execDriver) openSockets(run *execRun) error {
 		run.held[l.Name] = l.FD
 		run.files = append(run.files, process.File{Name: l.Name, FD: l.FD})
 	}
-	if !run.plan.Binds {
+	if !run.config.BindsItself() {
 		return nil
 	}
 	for _, a := range k.addresses { // a program that died leaves its socket behind
@@ -66,14 +66,14 @@ func removeSocket(a net.Addr) error {
 
 // makeSockets picks the addresses of a generation and, where it is handed its
 // sockets, makes them.
-func (d *execDriver) makeSockets(id uint64, plan execPlan) (*keptSockets, error) {
+func (d *execDriver) makeSockets(id uint64, config *Config) (*keptSockets, error) {
 	k := &keptSockets{addresses: map[string]net.Addr{}}
 	for _, name := range d.listeners {
 		var addr net.Addr = &net.UnixAddr{Net: "unix", Name: d.socketPath(id, name)}
-		if slices.Contains(plan.TCP, name) {
+		if config.WantsTCP(name) {
 			tcp := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
 			addr = tcp
-			if plan.Binds {
+			if config.BindsItself() {
 				port, err := activation.FreePort()
 				if err != nil {
 					k.release()
@@ -83,7 +83,7 @@ func (d *execDriver) makeSockets(id uint64, plan execPlan) (*keptSockets, error)
 				k.ports = append(k.ports, port)
 			}
 		}
-		if !plan.Binds {
+		if !config.BindsItself() {
 			err := removeSocket(addr)
 			var l activation.Listener
 			if err == nil {
@@ -122,11 +122,11 @@ func (d *execDriver) adoptSockets(run *execRun) {
 	k := &keptSockets{addresses: run.addresses}
 	run.held = map[string]int{}
 	for name, a := range run.addresses {
-		if tcp, ok := a.(*net.TCPAddr); ok && run.plan.Binds {
+		if tcp, ok := a.(*net.TCPAddr); ok && run.config.BindsItself() {
 			activation.ReservePort(tcp.Port)
 			k.ports = append(k.ports, tcp.Port)
 		}
-		if run.plan.Binds {
+		if run.config.BindsItself() {
 			continue
 		}
 		l, err := activation.Recover(run.PID(), name, a)
@@ -199,19 +199,19 @@ func (d *execDriver) values(run *execRun) (values map[string]string, port string
 // environment is proxyd's own, without what systemd meant for proxyd.
 func (d *execDriver) commandLine(run *execRun) (argv, env []string, dir string, err error) {
 	values, port := d.values(run)
-	if argv, err = Expand(run.plan.Command, values); err != nil {
+	if argv, err = Expand(run.config.Backend.Command, values); err != nil {
 		return nil, nil, "", fmt.Errorf("expand command: %w", err)
 	}
-	if run.plan.Dir != "" {
-		expanded, err := Expand([]string{run.plan.Dir}, values)
+	if run.config.Backend.Dir != "" {
+		expanded, err := Expand([]string{run.config.Backend.Dir}, values)
 		if err != nil {
 			return nil, nil, "", fmt.Errorf("expand backend.dir: %w", err)
 		}
 		dir = expanded[0]
 	}
 	env = activation.ScrubEnv(os.Environ())
-	for _, k := range slices.Sorted(maps.Keys(run.plan.Env)) {
-		v, err := Expand([]string{run.plan.Env[k]}, values)
+	for _, k := range slices.Sorted(maps.Keys(run.config.Backend.Env)) {
+		v, err := Expand([]string{run.config.Backend.Env[k]}, values)
 		if err != nil {
 			return nil, nil, "", fmt.Errorf("expand backend.env.%s: %w", k, err)
 		}
@@ -219,7 +219,7 @@ func (d *execDriver) commandLine(run *execRun) (argv, env []string, dir string, 
 	}
 	env = append(env,
 		"PROXYD_SERVICE="+d.service, "PROXYD_GENERATION="+values["generation"], "PROXYD_RELEASE="+run.launch.Release, "PROXYD_CONTROL="+d.control)
-	if run.plan.Binds && port != "" {
+	if run.config.BindsItself() && port != "" {
 		env = append(env, "PORT="+port)
 	}
 	if check := backend.Check(d.config.Ready.Check); check == backend.CheckAuto || check == backend.CheckNotify {
