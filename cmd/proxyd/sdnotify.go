@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/backend"
+)
+
+// What proxyd says to systemd of itself, see sd_notify(3): READY=1 once it
+// serves, STATUS= as things change, and WATCHDOG=1 while its parts move.
+
+// statusEvery is how often STATUS= is looked at between events, for its counts.
+const statusEvery = 5 * time.Second
+
+// tellSystemd ends with ctx; serve waits for it.
+func (d *daemon) tellSystemd(ctx context.Context) {
+	defer close(d.told)
+	events, err := d.supervisor.Events(ctx, 0)
+	if err != nil {
+		return // proxyd ends already
+	}
+	pause := time.NewTicker(watchdogPause(os.Getenv))
+	defer pause.Stop()
+	var ready bool
+	var said string
+	var watch watchdog
+	for {
+		select {
+		case _, ok := <-events:
+			if !ok {
+				return
+			}
+		case <-pause.C:
+			if watch.moves(d) {
+				d.tell("WATCHDOG=1")
+			}
+		case <-ctx.Done():
+			return
+		}
+		st, err := d.supervisor.Status(ctx)
+		if err != nil {
+			return
+		}
+		if !ready && st.State == backend.ServiceServing {
+			ready = true
+			d.tell("READY=1")
+		}
+		if text := statusLine(st); text != said {
+			said = text
+			d.tell("STATUS=" + text)
+		}
+	}
+}
+
+func (d *daemon) tell(state string) {
+	if err := activation.Tell(state); err != nil {
+		d.log.Warn("cannot tell systemd", "state", state, "error", err)
+	}
+}
+
+// watchdogPause is half of what the watchdog grants, as sd_watchdog_enabled(3)
+// advises, or statusEvery where there is none or it grants more.
+func watchdogPause(getenv func(string) string) time.Duration {
+	usec, err := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64)
+	if pid := getenv("WATCHDOG_PID"); err != nil || usec <= 0 || (pid != "" && pid != strconv.Itoa(os.Getpid())) {
+		return statusEvery
+	}
+	return min(max(time.Duration(usec)*time.Microsecond/2, time.Millisecond), statusEvery)
+}
+
+// watchdog remembers how far each event loop was.
+type watchdog struct{ turns []uint64 }
+
+// moves says whether every event loop has turned since the last call. That the
+// supervisor moves shows in its answer to Status, without which none is given.
+func (w *watchdog) moves(d *daemon) bool {
+	before := w.turns
+	w.turns = d.proxy.Progress()
+	for i := range before {
+		if w.turns[i] == before[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// statusLine is what `systemctl status` shows.
+func statusLine(st backend.Status) string {
+	line := string(st.State)
+	i := slices.IndexFunc(st.Generations, func(g backend.GenerationStatus) bool { return g.ID == st.Current })
+	if i >= 0 {
+		g := st.Generations[i]
+		line = fmt.Sprintf("%s: generation %s, %d in flight", st.State, generationName(g.ID, g.Release), g.Counts.InFlight)
+	}
+	var draining int
+	var left uint64
+	for _, g := range st.Generations {
+		if g.State == backend.Draining {
+			draining++
+			left += g.Counts.InFlight
+		}
+	}
+	if draining > 0 {
+		line += fmt.Sprintf("; %d draining, %d in flight", draining, left)
+	}
+	return line
+}
