@@ -152,7 +152,7 @@ func (b *bench) measureMemory(ctx context.Context, w *workload, used *running) (
 		return m, err
 	}
 	m.spend(time.Since(count.at), s)
-	m.Requests, m.Connections, m.Resident = int64(connections), connections, max(0, after-before)
+	m.Requests, m.Connections, m.Before, m.Resident = int64(connections), connections, before, after
 	return m, nil
 }
 

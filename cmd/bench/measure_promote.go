@@ -60,8 +60,8 @@ func runLoad(ctx context.Context, ld *load, j job, ended chan<- loadEnd) {
 }
 
 // promoteAll gives the times of the promotes since start, in nanoseconds, each
-// the middle of its call, and how long the slowest call took. Staging comes two
-// and a half seconds before: starting the service's own process is not the cost
+// the middle of its call, and how long the slowest call took. Staging comes three
+// seconds before: starting the service's own process is not the cost
 // of a switch.
 func promoteAll(ctx context.Context, r *running, b *bench, count int, start time.Time) (at []int64, slowest time.Duration, err error) {
 	for range count {

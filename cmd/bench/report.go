@@ -20,21 +20,26 @@ func (b *bench) report(w io.Writer, res *results) error {
 	for _, e := range res.entries {
 		e.table(&out)
 	}
-	fmt.Fprintf(&out, "\nGoals (ratios of medians; a goal is met by proxyd or not)\n\n")
-	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "  backend\tgoal\tlimit\tmeasured\t\n")
+	b.goals(&out, res)
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// goals writes what proxyd is held to.
+func (b *bench) goals(out *strings.Builder, res *results) {
+	fmt.Fprintf(out, "\nGoals: ratios of medians, in brackets the lowest and highest ratio of a single round\n\n")
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "  backend\tgoal\tlimit\tmeasured\tverdict\n")
+	missed := 0
 	for _, kind := range b.kinds {
-		for _, x := range res.bars(kind) {
-			measured := number(x.Measured)
-			if x.Verdict == "not measured" {
-				measured = "-"
-			}
-			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\n", x.Backend, x.Goal, x.limit(), measured, x.Verdict)
+		bars := res.bars(kind)
+		missed += failed(bars)
+		for _, x := range bars {
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\n", x.Backend, x.Goal, x.limit(), x.measured(), x.verdict())
 		}
 	}
 	_ = t.Flush() // to memory
-	_, err := io.WriteString(w, out.String())
-	return err
+	fmt.Fprintf(out, "\n%d not met.\n", missed)
 }
 
 func (b *bench) preface(out *strings.Builder, res *results) {

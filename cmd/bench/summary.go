@@ -47,16 +47,6 @@ func (e *entry) metric(name string) metric {
 	return all[slices.IndexFunc(all, func(m metric) bool { return m.name == name })]
 }
 
-// median is a peer's in one metric; false: it was not measured.
-func (e *entry) median(peer, name string) (float64, bool) {
-	r := e.row(peer)
-	if r == nil {
-		return 0, false
-	}
-	s := r.spread(e.metric(name))
-	return s.Median, s.Rounds > 0
-}
-
 func (res *results) entry(kind, workload string) *entry {
 	i := slices.IndexFunc(res.entries, func(e *entry) bool { return e.kind == kind && e.workload.name == workload })
 	if i < 0 {

@@ -49,7 +49,7 @@ func allWorkloads() []*workload {
 		{name: "both", title: "Bulk both ways at once", kind: bulk, busy: bulkOnes, ask: askBoth,
 			how: "4 connections, each uploads and downloads at once; bytes of both directions are added."},
 		{name: "idle", title: "5,000 idle connections", kind: memory, open: manyOpen,
-			how: "A fresh proxy; resident memory before and after 5,000 connections that carried one request each."},
+			how: "A fresh proxy; resident memory before 5,000 connections are opened and after each has carried one request. What a proxy sets aside when it starts shows in the memory before."},
 		{name: "idle-1000", title: "64 busy clients beside 1,000 idle connections", busy: busyOnes, idle: someIdle,
 			how: "As keep-64, while 1,000 more connections are open and silent."},
 		{name: "open-5000", title: "5,000 open connections, 64 of them busy", busy: busyOnes, idle: manyOpen - busyOnes,
@@ -57,7 +57,7 @@ func allWorkloads() []*workload {
 		{name: "turn-5000", title: "5,000 open connections, used in turn", busy: busyOnes, open: manyOpen,
 			how: "64 requests in flight at any time, each on the connection that rested longest: nothing is warm in any cache, the kernel's own state neither."},
 		{name: "promote", title: "Promote under load", kind: promote, busy: busyOnes, perConn: 4,
-			how: "4,000 requests a second, due at fixed times, 4 on each connection. A generation is staged, two seconds later promoted; p99.9 in the second around the promote (half before, half after the call) beside the second before that, pooled over a round's promotes. noise is the same ratio between two seconds without a promote."},
+			how: "4,000 requests a second, due at fixed times, 4 on each connection. A generation is staged, three seconds later promoted; p99.9 in the second around the promote (half before, half after the call) beside the second before that, pooled over a round's promotes. noise is the same ratio between two seconds without a promote."},
 	}
 }
 
@@ -84,18 +84,19 @@ type metric struct {
 
 // measurement is what one peer did in one round of one workload.
 type measurement struct {
-	Seconds     float64        `json:"seconds"`
-	Requests    int64          `json:"requests,omitempty"`
-	Bytes       int64          `json:"bytes,omitempty"`
-	P50         float64        `json:"p50_us,omitempty"`
-	P99         float64        `json:"p99_us,omitempty"`
-	ProxyCPU    float64        `json:"proxy_cpu_s"`
-	MachineCPU  float64        `json:"machine_cpu_s"`
-	ForeignCPU  float64        `json:"foreign_cpu_s"`
-	Connections int            `json:"connections,omitempty"`
-	Resident    int64          `json:"resident_growth_bytes,omitempty"`
-	Promotes    *promoted      `json:"promotes,omitempty"`
-	Failures    map[string]int `json:"failures,omitempty"`
+	Seconds     float64   `json:"seconds"`
+	Requests    int64     `json:"requests,omitempty"`
+	Bytes       int64     `json:"bytes,omitempty"`
+	P50         float64   `json:"p50_us,omitempty"`
+	P99         float64   `json:"p99_us,omitempty"`
+	ProxyCPU    float64   `json:"proxy_cpu_s"`
+	MachineCPU  float64   `json:"machine_cpu_s"`
+	ForeignCPU  float64   `json:"foreign_cpu_s"`
+	Connections int       `json:"connections,omitempty"`
+	Before      int64     `json:"resident_before_bytes,omitempty"`
+	Resident    int64     `json:"resident_bytes,omitempty"`
+	Promotes    *promoted `json:"promotes,omitempty"`
+	Failures    failures  `json:"failures,omitempty"`
 }
 
 // promoted is what the promote workload saw in one round; latencies are p99.9 in
@@ -130,8 +131,10 @@ func (w *workload) metrics() []metric {
 	case memory:
 		return []metric{
 			{"resident", "KB/connection", false, func(m measurement) (float64, bool) {
-				return float64(m.Resident) / 1024 / float64(max(1, m.Connections)), m.ProxyCPU > 0
+				return float64(m.Resident-m.Before) / 1024 / float64(max(1, m.Connections)), m.ProxyCPU > 0
 			}},
+			{"before", "MB before", false, always(func(m measurement) float64 { return float64(m.Before) / (1 << 20) })},
+			{"after", "MB with them", false, always(func(m measurement) float64 { return float64(m.Resident) / (1 << 20) })},
 		}
 	case promote:
 		return []metric{
@@ -140,6 +143,7 @@ func (w *workload) metrics() []metric {
 			{"ratio", "around/steady", false, always(func(m measurement) float64 { return m.Promotes.Around / m.Promotes.Steady })},
 			{"noise", "noise", false, always(func(m measurement) float64 { return m.Promotes.Earlier / m.Promotes.Steady })},
 			{"worst", "worst around µs", false, always(func(m measurement) float64 { return m.Promotes.AroundMax })},
+			{"failures", "failures", false, always(func(m measurement) float64 { return float64(m.Failures.total()) })},
 			{"switch", "promote call ms", false, always(func(m measurement) float64 { return m.Promotes.SwitchMS })},
 		}
 	default:
