@@ -15,6 +15,9 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
+// dialLimit is for one try to connect, with the greeting.
+const dialLimit = 10 * time.Second
+
 // systemdBus is a bus over go-systemd, which makes two connections: one for
 // calls, one for signals.
 type systemdBus struct {

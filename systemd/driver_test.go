@@ -51,14 +51,9 @@ func newTestDriver(t *testing.T, unit string) *Driver {
 	return d
 }
 
-// identities collects what Start records.
-type identities []Identity
-
-func (i *identities) record(id Identity) error { *i = append(*i, id); return nil }
-
 func start(t *testing.T, d *Driver, generation uint64, release string) *Unit {
 	t.Helper()
-	var ids identities
+	var ids identityList
 	u, err := d.Start(t.Context(), generation, release, ids.record)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +86,7 @@ func TestAUnitIsStartedAndStopped(t *testing.T) {
 		if !u.Owns(u.PID()) || u.Owns(1) || u.Owns(os.Getpid()) {
 			t.Error("it owns others' processes, or not its own")
 		}
-		if _, err := d.Start(t.Context(), 3, "v1", new(identities).record); !errors.Is(err, ErrRunning) {
+		if _, err := d.Start(t.Context(), 3, "v1", new(identityList).record); !errors.Is(err, ErrRunning) {
 			t.Errorf("it was started twice: %v", err)
 		}
 		found, err := d.Found(t.Context())
@@ -158,7 +153,7 @@ func TestAUnitThatFails(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				unitFile(t, "web@.service", c.service)
 				d := newTestDriver(t, "web@{release}.service")
-				var ids identities
+				var ids identityList
 				u, err := d.Start(t.Context(), 1, c.name, ids.record)
 				if err != nil {
 					t.Fatal(err)
@@ -193,7 +188,7 @@ func TestAUnitThatCannotBegin(t *testing.T) {
 		d := newTestDriver(t, "web@{generation}.service")
 		refused := func(want string) {
 			t.Helper()
-			_, err := d.Start(t.Context(), 1, "v1", new(identities).record)
+			_, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
 			var start *StartError
 			if !errors.As(err, &start) || !strings.Contains(err.Error(), want) {
 				t.Errorf("the error is: %v", err)
@@ -234,7 +229,7 @@ func TestAUnitThatCannotBegin(t *testing.T) {
 			<-w.wake
 			cancel()
 		}()
-		if _, err := d.Start(ctx, 1, "v1", new(identities).record); !errors.Is(err, context.Canceled) {
+		if _, err := d.Start(ctx, 1, "v1", new(identityList).record); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 		if found, err := d.Found(t.Context()); len(found) != 0 || err != nil {
@@ -243,7 +238,7 @@ func TestAUnitThatCannotBegin(t *testing.T) {
 
 		// A condition that does not hold is no failure to systemd, but no start.
 		unitFile(t, "web@.service", "Type=exec\nExecStart=sleep infinity\n[Unit]\nConditionPathExists=/nowhere\n")
-		u, err := d.Start(t.Context(), 1, "v1", new(identities).record)
+		u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	// dialLimit is for one try to connect, and for a greeting.
-	dialLimit = 10 * time.Second
 	// callLimit is for one call: systemd answers at once, or hangs.
 	callLimit = 30 * time.Second
 	retryMin  = 20 * time.Millisecond

@@ -1,0 +1,236 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fakeSystemd is one unit, that many connections may be made to. Nothing is told
+// of it unless a test does.
+type fakeSystemd struct {
+	mu     sync.Mutex
+	props  map[string]any
+	starts int
+	// onStart is called with the lock held and gives what the call returns.
+	onStart func() error
+	dialErr error
+	conns   []*fakeBus
+}
+
+type fakeBus struct {
+	f     *fakeSystemd
+	names chan string
+	once  sync.Once
+	lost  chan struct{}
+}
+
+func (f *fakeSystemd) dial(context.Context) (bus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dialErr != nil {
+		return nil, f.dialErr
+	}
+	b := &fakeBus{f: f, names: make(chan string, 8), lost: make(chan struct{})}
+	f.conns = append(f.conns, b)
+	return b, nil
+}
+
+func (f *fakeSystemd) set(props ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.put(props...)
+}
+
+func (f *fakeSystemd) put(props ...any) {
+	for i := 0; i < len(props); i += 2 {
+		f.props[props[i].(string)] = props[i+1]
+	}
+}
+
+// drop ends the connection of the moment; err keeps new ones from being made.
+func (f *fakeSystemd) drop(err error) {
+	f.mu.Lock()
+	f.dialErr = err
+	b := f.conns[len(f.conns)-1]
+	f.mu.Unlock()
+	b.close()
+}
+
+func (b *fakeBus) changed() <-chan string { return b.names }
+func (b *fakeBus) close()                 { b.once.Do(func() { close(b.lost); close(b.names) }) }
+
+func (b *fakeBus) call() error {
+	if closed(b.lost) {
+		return errLost
+	}
+	return nil
+}
+
+func (b *fakeBus) start(context.Context, string) (<-chan string, error) {
+	if err := b.call(); err != nil {
+		return nil, err
+	}
+	b.f.mu.Lock()
+	defer b.f.mu.Unlock()
+	b.f.starts++
+	return make(chan string, 1), b.f.onStart()
+}
+
+func (b *fakeBus) stop(context.Context, string) (<-chan string, error) {
+	b.f.set("ActiveState", "inactive", "MainPID", uint32(0))
+	return nil, b.call()
+}
+func (b *fakeBus) kill(context.Context, string, string, int32) error { return b.call() }
+func (b *fakeBus) resetFailed(context.Context, string) error         { return b.call() }
+func (b *fakeBus) list(context.Context, string) ([]string, error)    { return nil, b.call() }
+
+func (b *fakeBus) properties(context.Context, string) (map[string]any, error) {
+	b.f.mu.Lock()
+	defer b.f.mu.Unlock()
+	p := map[string]any{}
+	for k, v := range b.f.props {
+		p[k] = v
+	}
+	return p, b.call()
+}
+
+// up is what a running unit's properties are.
+var up = []any{"ActiveState", "active", "SubState", "running", "MainPID", uint32(42),
+	"InvocationID", []byte("0123456789abcdef"), "ExecMainStartTimestampMonotonic", uint64(7)}
+
+func fakeDriver(t *testing.T) (*fakeSystemd, *Driver) {
+	f := &fakeSystemd{props: map[string]any{"ActiveState": "inactive"}}
+	f.onStart = func() error { f.put(up...); return nil }
+	d, err := newDriver(t.Context(), Config{Unit: "web@{generation}.service"}, f.dial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, d
+}
+
+func TestWhatNobodyToldIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, d := fakeDriver(t)
+		defer d.Close()
+		u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.PID() != 42 {
+			t.Error("its process is", u.PID())
+		}
+		f.set("ActiveState", "failed", "MainPID", uint32(0), "Result", "exit-code",
+			"ExecMainCode", int32(1), "ExecMainStatus", int32(3), "ExecMainExitTimestampMonotonic", uint64(9))
+		began := time.Now()
+		<-u.Done()
+		if passed := time.Since(began); passed > d.config.Poll {
+			t.Error("it was seen only after", passed)
+		}
+		if got := u.Exit(); got != "its process exited with status 3" {
+			t.Error(got)
+		}
+	})
+}
+
+// A connection that is lost for long says nothing of the units.
+func TestALostConnectionEndsNoUnit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, d := fakeDriver(t)
+		defer d.Close()
+		u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.drop(errors.New("nobody listens"))
+		time.Sleep(time.Hour) // of the bubble's time
+		if closed(u.Done()) {
+			t.Fatal("the unit seems ended:", u.Exit())
+		}
+		f.set("ActiveState", "inactive", "InvocationID", []byte{}, "MainPID", uint32(0))
+		f.mu.Lock()
+		f.dialErr = nil
+		f.mu.Unlock()
+		<-u.Done()
+		if got := u.Exit(); got != "its process ended, and systemd saw no error in it" {
+			t.Error(got)
+		}
+	})
+}
+
+// The answer to a start may be lost: it is not asked for twice if it was taken,
+// and asked for again if it was not.
+func TestAStartWhoseAnswerIsLost(t *testing.T) {
+	for _, taken := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			f, d := fakeDriver(t)
+			defer d.Close()
+			f.onStart = func() error {
+				if taken || f.starts > 1 {
+					f.put(up...)
+				}
+				if f.starts == 1 {
+					go f.drop(nil) // ends at once
+					return errLost
+				}
+				return nil
+			}
+			u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := map[bool]int{true: 1, false: 2}[taken]; f.starts != want {
+				t.Errorf("taken %v: it was started %d times", taken, f.starts)
+			}
+			if u.Identity().Invocation == "" {
+				t.Error("its invocation is not known")
+			}
+			synctest.Wait()
+		})
+	}
+}
+
+// The next run's life is not this one's.
+func TestAnotherInvocationIsAnotherRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, d := fakeDriver(t)
+		defer d.Close()
+		u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.set("InvocationID", []byte("fedcba9876543210"))
+		<-u.Done()
+		if got := u.Exit(); got != "its unit was started anew by somebody else" {
+			t.Error(got)
+		}
+	})
+}
+
+func TestCloseEndsAStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, d := fakeDriver(t)
+		f.onStart = func() error { f.put("ActiveState", "activating"); return nil }
+		failed := make(chan error)
+		go func() { // ends with Start, which Close ends
+			_, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+			failed <- err
+		}()
+		synctest.Wait()
+		d.Close()
+		if err := <-failed; !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+		if _, err := d.Start(t.Context(), 1, "v1", new(identityList).record); !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+// identityList collects what Start records.
+type identityList []Identity
+
+func (i *identityList) record(id Identity) error { *i = append(*i, id); return nil }

@@ -1,0 +1,75 @@
+package systemd
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		need(t, "there is no "+name+" (Debian package systemd)")
+	}
+	return path
+}
+
+// The exposure is a number from 0 to 10; ten times it is compared.
+func TestTheShippedServiceIsHardened(t *testing.T) {
+	out, err := exec.Command(tool(t, "systemd-analyze"), "security", "--offline=true", "--threshold=15",
+		"--no-pager", "units/proxyd@.service").CombinedOutput()
+	if err != nil {
+		t.Errorf("too exposed: %v\n%s", err, out)
+	}
+}
+
+// What systemd-analyze verify finds wrong of the units themselves.
+func TestTheShippedUnitsAreValid(t *testing.T) {
+	analyze := tool(t, "systemd-analyze")
+	dir := t.TempDir()
+	for _, name := range []string{"proxyd@.service", "proxyd@.socket", "web@.service"} {
+		text, err := os.ReadFile("units/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Programs that are not installed here are no mistake of the units.
+		for _, program := range []string{"/usr/bin/proxyd", "/usr/bin/proxyctl"} {
+			text = []byte(strings.ReplaceAll(string(text), "ExecStart="+program, "ExecStart=/bin/true"))
+		}
+		if name == "proxyd@.socket" {
+			text = append(text, "\n[Socket]\nListenStream=127.0.0.1:8080\n"...)
+		}
+		if err := os.WriteFile(filepath.Join(dir, strings.Replace(name, "@", "@x", 1)), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"proxyd@x.service", "proxyd@x.socket", "web@x.service"} {
+		cmd := exec.Command(analyze, "verify", "--man=no", "--recursive-errors=no", filepath.Join(dir, name))
+		cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+":")
+		out, err := cmd.CombinedOutput()
+		if err != nil || strings.Contains(string(out), dir) {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
+
+// No crash loop may end with a closed socket or a unit that is given up.
+func TestTheShippedUnitsNeverGiveUp(t *testing.T) {
+	for name, lines := range map[string][]string{
+		"proxyd@.service": {"StartLimitIntervalSec=0", "Restart=always", "Type=notify"},
+		"proxyd@.socket":  {"TriggerLimitIntervalSec=0"},
+	} {
+		text, err := os.ReadFile("units/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range lines {
+			if !strings.Contains(string(text), "\n"+line+"\n") {
+				t.Errorf("%s does not say %s", name, line)
+			}
+		}
+	}
+}
