@@ -76,7 +76,8 @@ func newLoad(address string) (*load, error) {
 	}
 	ld := &load{}
 	for range runtime.NumCPU() {
-		l := &loadLoop{load: ld, address: sa, buf: make([]byte, bufferSize), epfd: -1, timer: -1}
+		own := *sa // connect(2)'s wrapper writes into it
+		l := &loadLoop{load: ld, address: &own, buf: make([]byte, bufferSize), epfd: -1, timer: -1}
 		ld.loops = append(ld.loops, l)
 		if err := l.prepare(); err != nil {
 			ld.close()
