@@ -62,7 +62,7 @@ func systemBusAddress() string {
 
 // open connects to address; hello says whether a bus daemon is there, which
 // wants to be greeted.
-func open(parent context.Context, address string, hello bool) (*systemdBus, error) {
+func open(parent context.Context, address string, hello bool) (bus, error) {
 	ctx, cancel := context.WithCancel(parent)
 	limit := time.AfterFunc(dialLimit, cancel)
 	defer limit.Stop()

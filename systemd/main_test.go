@@ -12,6 +12,9 @@ import (
 // TestMain checks that no test leaves a goroutine or a descriptor, inside the
 // private systemd as well.
 func TestMain(m *testing.M) {
+	if os.Getenv("PROXYD_STAND_IN") != "" {
+		standIn()
+	}
 	descriptors := countDescriptors()
 	code := m.Run()
 	if err := booted.CloseShared(); err != nil {
