@@ -99,9 +99,11 @@ func TestTheShippedUnitsDriveUnitsUnprivileged(t *testing.T) {
 	})
 }
 
-// standIn is what runs as /usr/bin/proxyd in the shipped unit: it drives units,
+func init() { standIn = driveUnits }
+
+// driveUnits is what runs as /usr/bin/proxyd in the shipped unit: it drives units,
 // and tells its first client what went wrong.
-func standIn() {
+func driveUnits() {
 	var wrong []string
 	check := func(ok bool, what string, args ...any) {
 		if !ok {
