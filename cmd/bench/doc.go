@@ -36,7 +36,9 @@
 //   - resident memory of an idle connection: the growth of Rss in
 //     /proc/PID/smaps_rollup of a freshly started proxy from before the
 //     connections are opened until after each has carried one request, by
-//     connection. The kernel's socket buffers are not in it, for anybody.
+//     connection. The kernel's socket buffers are not in it, for anybody. A program
+//     with a garbage collector may give memory back meanwhile, so some 0.1 KB
+//     either way mean nothing, and less than nothing is possible.
 //
 // # Limits
 //
