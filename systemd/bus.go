@@ -43,6 +43,7 @@ type state struct {
 	skipped         bool   // its conditions did not hold at the last start
 	job             bool   // a job is queued or runs
 	mainPID         int    // 0: none
+	begun           uint64 // when the unit last left inactive, CLOCK_REALTIME, in µs
 	mainStart       uint64 // when the last main process started, CLOCK_MONOTONIC, in µs
 	// How that ended, where exited.
 	exited       bool
@@ -88,6 +89,7 @@ func stateOf(p map[string]any) state {
 		id, _ := j[0].(uint32)
 		s.job = id != 0
 	}
+	s.begun = number("InactiveExitTimestamp")
 	s.mainStart = number("ExecMainStartTimestampMonotonic")
 	s.exited = number("ExecMainExitTimestampMonotonic") >= s.mainStart && s.code != 0
 	return s

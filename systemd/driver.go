@@ -157,7 +157,7 @@ func (d *Driver) Start(ctx context.Context, generation uint64, release string, r
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errRecord) {
 			return nil, fmt.Errorf("start unit %s: %w", name, err)
 		}
-		return nil, &StartError{Unit: name, Err: err, Lines: d.journalSince(name, u.since)}
+		return nil, &StartError{Unit: name, Err: err, Lines: d.journal(name, u.since)}
 	}
 	go u.watch()
 	select {
@@ -245,7 +245,7 @@ func (d *Driver) Adopt(ctx context.Context, id Identity) (*Unit, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adopt unit %s: %w", id.Unit, err)
 	}
-	u.invocation = s.invocation
+	u.invocation, u.since = s.invocation, time.UnixMicro(int64(s.begun))
 	u.observe(s)
 	go u.watch()
 	return u, nil

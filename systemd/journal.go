@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,50 +16,50 @@ const (
 	// journalLimit is for reading the journal, of which no promote depends.
 	journalLimit = 5 * time.Second
 	lineLimit    = 2000 // bytes of one line that are shown
+	// settle is the time between two reads that are the same when it is believed
+	// that no more lines come.
+	settle = 100 * time.Millisecond
 )
 
-// journalOf gives the last lines of an invocation: the program's carry
-// _SYSTEMD_INVOCATION_ID, systemd's own of it INVOCATION_ID, in a user manager
-// USER_INVOCATION_ID (systemd.journal-fields(7)). Only what PID 1, root or our
-// own user's manager wrote counts as systemd's.
-func (d *Driver) journalOf(invocation string) []string {
-	match := []string{"_SYSTEMD_INVOCATION_ID=" + invocation, "+", "INVOCATION_ID=" + invocation, "_UID=0"}
-	if d.config.User {
-		match = append(match, "+", "USER_INVOCATION_ID="+invocation, "_UID="+strconv.Itoa(os.Geteuid()))
-	}
-	return d.journal(match...)
-}
-
-// journalSince gives the last lines of a unit whose invocation is not known.
-func (d *Driver) journalSince(unit string, since time.Time) []string {
-	from := fmt.Sprintf("--since=@%d.%06d", since.Unix(), since.Nanosecond()/1000)
-	if d.config.User {
-		return d.journal(from, "_SYSTEMD_USER_UNIT="+unit, "+", "USER_UNIT="+unit)
-	}
-	return d.journal(from, "_SYSTEMD_UNIT="+unit, "+", "UNIT="+unit, "_UID=0")
-}
-
-// journal runs journalctl(1), whose reader of the files there is none of in Go
-// without C. What cannot be read is no lines: they help, nothing rests on them.
-func (d *Driver) journal(args ...string) []string {
+// journal gives the last lines of a unit since a time: those that its processes
+// wrote and those that systemd wrote of it (systemd.journal-fields(7)). The
+// unit's name and a time, not the invocation id, for journald looks that up when
+// it takes a line, and the unit may have been forgotten by then.
+//
+// journalctl(1) reads, as there is no reader of the files without C. What cannot
+// be read is no lines: they help, nothing rests on them.
+func (d *Driver) journal(unit string, since time.Time) []string {
 	ctx, cancel := context.WithTimeout(context.Background(), journalLimit)
 	defer cancel()
-	if os.Geteuid() == 0 {
-		// What was written before is in the files after. Others may not ask.
-		_ = exec.CommandContext(ctx, "journalctl", "--sync").Run()
+	args := []string{
+		"--quiet", "--no-pager", "--all", "--output=cat", "--lines=" + strconv.Itoa(d.config.Lines),
+		fmt.Sprintf("--since=@%d.%06d", since.Unix(), since.Nanosecond()/1000),
 	}
-	args = append([]string{"--quiet", "--no-pager", "--all", "--output=cat", "--lines=" + strconv.Itoa(d.config.Lines)}, args...)
+	if d.config.User {
+		args = append(args, "_SYSTEMD_USER_UNIT="+unit, "+", "USER_UNIT="+unit, "_UID="+strconv.Itoa(os.Geteuid()))
+	} else {
+		args = append(args, "_SYSTEMD_UNIT="+unit, "+", "UNIT="+unit, "_UID=0")
+	}
+	// Read until a read finds no more than the one before. That is no proof that
+	// all is there, but there is none: journald takes a program's lines and
+	// systemd's from different sockets, and --sync waits for neither.
+	var lines []string
 	for wait := retryMin; ; wait *= 2 {
 		cmd := exec.CommandContext(ctx, "journalctl", args...)
 		cmd.WaitDelay = time.Second
 		out, err := cmd.Output()
-		if lines := cleanLines(string(out)); len(lines) > 0 || err != nil || wait > retryMax/4 || os.Geteuid() == 0 {
+		if err != nil {
+			return lines
+		}
+		before := lines
+		lines = cleanLines(string(out))
+		if wait > settle && slices.Equal(before, lines) {
 			return lines
 		}
 		select {
-		case <-time.After(wait): // journald may still have it before it
+		case <-time.After(wait):
 		case <-ctx.Done():
-			return nil
+			return lines
 		}
 	}
 }

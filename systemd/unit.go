@@ -21,7 +21,7 @@ type Unit struct {
 	name   string
 	w      *watcher
 	before state         // of the run before, as far as systemd remembers it
-	since  time.Time     // before its start; zero for one that was adopted
+	since  time.Time     // its start, or not long before it
 	job    <-chan string // result of the start job; nil where none is known
 
 	begun   chan struct{} // closed when there is a main process, or can be none
@@ -293,11 +293,6 @@ func (u *Unit) replaced() bool {
 }
 
 // LastLines are the last lines of this run in the journal, the program's and
-// systemd's of it, clean of control bytes.
-func (u *Unit) LastLines() []string {
-	id := u.Identity()
-	if id.Invocation == "" {
-		return u.driver.journalSince(u.name, u.since)
-	}
-	return u.driver.journalOf(id.Invocation)
-}
+// systemd's of it, clean of control bytes. journald may be behind, so reading
+// them takes some tenths of a second.
+func (u *Unit) LastLines() []string { return u.driver.journal(u.name, u.since) }
