@@ -20,6 +20,7 @@ type fakeDriver struct {
 	starts   []uint64
 	released []uint64
 	swept    []uint64
+	checks   int                 // readiness commands that were run
 	startErr map[string]error    // by release
 	program  map[string]behavior // by release
 }
@@ -201,5 +202,6 @@ func (r *fakeRun) Kill() error {
 func (r *fakeRun) Command(context.Context, []string) error {
 	r.driver.mu.Lock()
 	defer r.driver.mu.Unlock()
+	r.driver.checks++
 	return r.unready
 }

@@ -118,6 +118,33 @@ func TestStoreFlippedBits(t *testing.T) {
 	}
 }
 
+// TestStoreFlippedBitsAlone: the same where there is no other copy; what is
+// damaged is never taken for a state.
+func TestStoreFlippedBitsAlone(t *testing.T) {
+	dir, none := twoDirs(t)
+	s, _, _, _ := openStore(t, dir, none)
+	save(t, s, numbered(1))
+	if err := os.Remove(s.runtimePath()); err != nil {
+		t.Fatal(err)
+	}
+	_, want, _, _ := openStore(t, dir, none)
+	good, err := os.ReadFile(s.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range len(good) - 1 {
+		flipped := bytes.Clone(good)
+		flipped[i] ^= 1 << (i % 8)
+		if err := os.WriteFile(s.path(), flipped, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, d, found, notes := openStore(t, dir, none)
+		if found && !reflect.DeepEqual(d, want) || !found && len(notes) != 1 {
+			t.Fatalf("byte %d (%q): found %t, notes %v, %+v", i, flipped, found, notes, d)
+		}
+	}
+}
+
 func TestStoreNewerSchema(t *testing.T) {
 	dir, runtime := twoDirs(t)
 	s, _, _, _ := openStore(t, dir, runtime)

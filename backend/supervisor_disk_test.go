@@ -143,6 +143,33 @@ func TestFullDiskIsRememberedInTheRuntimeDirectory(t *testing.T) {
 	})
 }
 
+// TestCommittedStateIsStamped: a proxyd that is killed right after the commit
+// leaves behind since when the states hold.
+func TestCommittedStateIsStamped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var committed Durable
+		r.fault = func(at string) {
+			if at == "committed" {
+				committed = r.onDisk()
+			}
+		}
+		r.start()
+		defer r.stop()
+		wait(time.Hour)
+		now := time.Now()
+		r.promote("v2")
+		if len(committed.Generations) != 2 {
+			t.Fatalf("committed %+v", committed)
+		}
+		for _, g := range committed.Generations {
+			if !g.Since.Equal(now) {
+				t.Errorf("generation %d is %s since %s, at %s", g.ID, g.State, g.Since, now)
+			}
+		}
+	})
+}
+
 // TestPromoteWhoseCommitFails: the file cannot be renamed into place, after the
 // route was switched already.
 func TestPromoteWhoseCommitFails(t *testing.T) {

@@ -17,6 +17,9 @@ func TestSupervisorEndsAfterTheLastConnection(t *testing.T) {
 		r.cancel()
 		wait(10 * time.Second)
 		r.wantRouted(0)
+		if st, err := r.Status(t.Context()); err != nil || st.State != ServiceWaiting {
+			t.Errorf("the service is %s, %v", st.State, err)
+		}
 		r.wantRunning(2) // 1 stood by: it is ended at once
 		r.router.connections(2, 0)
 		r.stop()

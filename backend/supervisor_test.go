@@ -81,6 +81,11 @@ func TestSupervisorNeverReady(t *testing.T) {
 			t.Errorf("last lines %q", a.LastLines)
 		}
 		synctest.Wait()
+		checks := r.driver.checks
+		wait(time.Minute)
+		if r.driver.checks != checks {
+			t.Error("its check goes on after its end")
+		}
 		r.wantRouted(1)
 		r.wantRunning(1)
 		r.wantState(2, Failed)
@@ -169,6 +174,35 @@ func TestSupervisorOnePromoteAtATime(t *testing.T) {
 		r.driver.does("v2", behavior{})
 		wantVerdict(t, <-first, Done)
 		r.wantRouted(2)
+	})
+}
+
+func TestSupervisorForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.policy.KeepRecords = 1
+		r.start()
+		defer r.stop()
+		for id := range uint64(4) {
+			if a, err := r.Stage(t.Context(), "ann", "v2"); err != nil || a.Gen != id+2 {
+				t.Fatalf("stage: %+v, %v", a, err)
+			}
+			if a, err := r.Stop(t.Context(), "ann", id+2, StopNow); err != nil || a.Release != "v2" {
+				t.Fatalf("stop: %+v, %v", a, err)
+			}
+		}
+		st, err := r.Status(t.Context())
+		if err != nil || len(st.Generations) != 3 { // 1, and one more than is kept until the next starts
+			t.Errorf("status %+v, %v", st, err)
+		}
+		if len(r.router.open) != len(st.Generations) {
+			t.Errorf("the router still knows %v", r.router.open)
+		}
+		for key := range r.timers {
+			if key.gen == 2 {
+				t.Errorf("a timer of a generation that was forgotten: %v", key)
+			}
+		}
 	})
 }
 

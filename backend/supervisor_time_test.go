@@ -45,6 +45,9 @@ func TestSupervisorRestartsAfterProbation(t *testing.T) {
 		r.driver.exit(2, "status 7")
 		synctest.Wait()
 		r.wantRouted(0)
+		if g := r.onDisk().Generations[1]; g.ID != 2 || len(g.Identity) > 0 {
+			t.Errorf("a process is written down that has ended: %+v", g)
+		}
 		if !run.cleared {
 			t.Error("what it left behind was not cleared before its next start")
 		}
@@ -172,6 +175,9 @@ func TestSupervisorHold(t *testing.T) {
 		wait(1)
 		if r.router.isHeld() {
 			t.Error("still held after the limit")
+		}
+		if st, err := r.Status(t.Context()); err != nil || st.State != ServiceServing || !st.HeldUntil.IsZero() {
+			t.Errorf("status %+v, %v", st, err)
 		}
 		if d := r.onDisk(); d.Held || !d.HeldUntil.IsZero() {
 			t.Errorf("on disk: held %t until %s", d.Held, d.HeldUntil)
