@@ -81,12 +81,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	// The request is here as a whole: from now on its connection counts as in
-	// use, and the time for sending it no longer runs. Without that net/http
-	// would take a long wait for the answer for a slow client, and hang up.
+	// The request is here as a whole: from now on its connection counts as in use.
 	c.setServing(true)
 	defer c.setServing(false)
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 
 	switch {
 	case change != nil:

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,6 +81,11 @@ func TestClientWaitsForAFullQueue(t *testing.T) {
 		}
 		defer unix.Close(c)
 		full = errors.Is(unix.Connect(c, &unix.SockaddrUnix{Name: path}), unix.EAGAIN)
+	}
+	over, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := NewClient(path).Status(over); !errors.Is(err, ErrTimeout) || over.Err() == nil {
+		t.Errorf("it did not wait until its time was over: %v", err)
 	}
 	answered := make(chan error, 1)
 	go func() { // ends with the answer

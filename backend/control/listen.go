@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,12 +85,12 @@ func clearStale(path string) error {
 	case info.Mode().Type() != fs.ModeSocket:
 		return errors.New("something that is not a socket is in the way")
 	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
+	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
 		conn.Close()
 		return ErrInUse
-	case errors.Is(err, unix.EAGAIN), os.IsTimeout(err): // its queue is full, but it is there
+	case errors.Is(err, unix.EAGAIN): // its queue is full, but it is there
 		return ErrInUse
 	case errors.Is(err, unix.ECONNREFUSED):
 		return os.Remove(path)

@@ -77,13 +77,12 @@ func NewServer(cfg Config) *Server {
 		ending: make(chan struct{}),
 	}
 	s.http = &http.Server{
-		Handler:           http.HandlerFunc(s.answer),
-		ReadHeaderTimeout: cfg.RequestTimeout,
-		ReadTimeout:       cfg.RequestTimeout,
-		IdleTimeout:       cfg.IdleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ConnContext:       withConn,
-		ErrorLog:          cfg.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+		Handler:        http.HandlerFunc(s.answer),
+		ReadTimeout:    cfg.RequestTimeout, // of header and body together
+		IdleTimeout:    cfg.IdleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ConnContext:    withConn,
+		ErrorLog:       cfg.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	return s
 }
