@@ -140,6 +140,9 @@ func writeStatus(w io.Writer, st control.Status, now time.Time, styled bool) {
 	gens := append([]control.Generation(nil), st.Generations...)
 	sort.Slice(gens, func(i, j int) bool { return gens[i].ID > gens[j].ID })
 	rows := [][]cell{header("GENERATION", "RELEASE", "STATE", "IN-FLIGHT", "ACCEPTED", "PID", "AGE", "NOTE")}
+	for i := 3; i < 7; i++ { // the numbers
+		rows[0][i].right = true
+	}
 	for _, g := range gens {
 		rows = append(rows, generationRow(g, st.Previous, now))
 	}
