@@ -63,6 +63,7 @@ func (l *loop) accept(i int) {
 			return
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 			p.leave()
+			p.emfile.Add(1)
 			p.log.Warn("accept failed, clients wait", "listener", p.names[i], "error", errno)
 			l.rest()
 			l.listen()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -51,7 +52,10 @@ func prepare(fd int, alive, user time.Duration) (tcp bool, err error) {
 		}
 	}
 	if user > 0 {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(1, user.Milliseconds()))); err != nil {
+		// A Multipath TCP listener, which Go's net.Listen makes, has no such
+		// option; what it accepts then keeps the kernel's own limit.
+		err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(1, user.Milliseconds())))
+		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EOPNOTSUPP) {
 			return false, fmt.Errorf("set TCP_USER_TIMEOUT: %w", err)
 		}
 	}

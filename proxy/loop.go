@@ -47,6 +47,7 @@ type command struct {
 	route    *Route
 	fd       int32
 	listener int
+	do       func()
 	done     *sync.WaitGroup
 }
 
@@ -56,6 +57,7 @@ const (
 	look  order = iota // at the route and the limits: accept or not
 	cut                // what is left on a route
 	adopt              // a connection that another loop accepted
+	run                // any function, for tests that look inside
 	stop
 )
 
@@ -311,6 +313,8 @@ func (l *loop) obey() bool {
 				break
 			}
 			l.admit(c.fd, c.listener)
+		case run:
+			c.do()
 		case stop:
 			l.close()
 			ended = true

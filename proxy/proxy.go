@@ -84,7 +84,8 @@ type Proxy struct {
 	route   atomic.Pointer[Route]
 	held    atomic.Bool
 	live    atomic.Int64
-	crowded atomic.Bool // some loop stopped accepting at the limit
+	crowded atomic.Bool  // some loop stopped accepting at the limit
+	emfile  atomic.Int64 // accepts that failed for want of descriptors or memory
 }
 
 // New starts the loops. Nothing is accepted until the first Switch. It sets

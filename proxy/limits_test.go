@@ -1,0 +1,285 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMaxConnectionsWaitInTheQueue(t *testing.T) {
+	f := newFront(t, "tcp", Config{Loops: 2, MaxConnections: 3})
+	back := listenOn(t, "unix")
+	r := f.to(t, 1, back.Addr())
+	f.Switch(r)
+	var clients, backends []duplex
+	for range 3 {
+		clients = append(clients, dial(t, f.ln))
+		backends = append(backends, take(t, back))
+	}
+	// The next ones are neither refused nor served.
+	for range 4 {
+		clients = append(clients, dial(t, f.ln))
+	}
+	eventually(t, "a loop stops accepting", func() bool { return f.crowded.Load() })
+	if n := r.Counts().InFlight; n != 3 {
+		t.Fatalf("%d in flight, want 3", n)
+	}
+	// Each that ends lets one of them in.
+	for i := range 4 {
+		clients[i].Close()
+		if got := drain(backends[i]); got != "0 bytes 00000000, end" {
+			t.Fatal(got)
+		}
+		backends[i].Close()
+		backends = append(backends, take(t, back))
+		if n := r.Counts().InFlight; n > 3 {
+			t.Fatalf("%d in flight, want 3 at most", n)
+		}
+	}
+	if n := r.Counts().Accepted; n != 7 {
+		t.Errorf("%d accepted, want 7", n)
+	}
+}
+
+// TestFewDescriptors runs this binary again with a low limit that is used up
+// behind the proxy's back.
+func TestFewDescriptors(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "PROXY_TEST_FEW_DESCRIPTORS=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "served after EMFILE") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func fewDescriptors() int {
+	err := func() error {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: 256}); err != nil {
+			return err
+		}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		dir, err := os.MkdirTemp("", "px")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		back, err := net.Listen("unix", dir+"/s")
+		if err != nil {
+			return err
+		}
+		file, err := ln.(*net.TCPListener).File()
+		if err != nil {
+			return err
+		}
+		if _, err := New(Config{Listeners: []Listener{{"web", int(file.Fd())}}, Reserve: 1000}); !errors.Is(err, ErrLimits) {
+			return fmt.Errorf("a reserve beyond the limit: %v", err)
+		}
+		p, err := New(Config{Listeners: []Listener{{"web", int(file.Fd())}}, Loops: 1})
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		if p.limit < 50 || p.limit > (256-64)/2 {
+			return fmt.Errorf("%d connections at 256 descriptors with 64 in reserve", p.limit)
+		}
+		r, err := p.NewRoute(1, map[string]net.Addr{"web": back.Addr()})
+		if err != nil {
+			return err
+		}
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		var taken []int
+		for {
+			fd, err := unix.Dup(0)
+			if err != nil {
+				break
+			}
+			taken = append(taken, fd)
+		}
+		p.Switch(r)
+		for p.emfile.Load() < 2 { // it tried, failed, rested and tried again
+			time.Sleep(time.Millisecond)
+		}
+		for _, fd := range taken {
+			unix.Close(fd)
+		}
+		b, err := back.Accept()
+		if err != nil {
+			return err
+		}
+		b.Write([]byte("late"))
+		if got := want(c, []byte("late")); got != "4 bytes" {
+			return errors.New(got)
+		}
+		fmt.Println("served after EMFILE")
+		return nil
+	}()
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// A peer that does not read costs a bounded amount, and loses nothing.
+func TestSlowReaders(t *testing.T) {
+	for _, pipes := range []int{0, 4, 1000} {
+		t.Run(fmt.Sprintf("pipes=%d", pipes), func(t *testing.T) {
+			const readers, size = 10, 16 << 20
+			f := newFront(t, "tcp", Config{Loops: 1})
+			f.setPipes(pipes)
+			back := listenOn(t, "unix")
+			f.Switch(f.to(t, 1, back.Addr()))
+			m := pattern(1, size)
+			var writers sync.WaitGroup
+			var clients []duplex
+			for range readers {
+				clients = append(clients, dial(t, f.ln))
+				b := take(t, back)
+				writers.Go(func() { feed(b, m); b.Close() })
+			}
+			l := f.loops[0]
+			eventually(t, "every direction is stuck", func() bool {
+				n := 0
+				f.inLoop(l, func() {
+					l.slab.all(func(c *conn) {
+						if c.side[client].is(blocked) {
+							n++
+						}
+					})
+				})
+				return n == readers
+			})
+			f.inLoop(l, func() {
+				held, lent := l.held, l.lentPipe
+				if limit := readers * (spliceSize + bufferSize); held+lent*spliceSize > limit {
+					t.Errorf("%d bytes held and %d pipes lent for %d readers", held, lent, readers)
+				}
+				if lent > pipes {
+					t.Errorf("%d pipes lent, want at most %d", lent, pipes)
+				}
+			})
+			direct := fmt.Sprintf("%d bytes", size)
+			for _, c := range clients {
+				if got := want(c, m); got != direct {
+					t.Error(got)
+				}
+				if got := drain(c); got != "0 bytes 00000000, end" {
+					t.Error(got)
+				}
+			}
+			writers.Wait()
+			f.inLoop(l, func() {
+				if l.held != 0 || l.lentPipe != 0 {
+					t.Errorf("%d bytes and %d pipes still lent", l.held, l.lentPipe)
+				}
+			})
+		})
+	}
+}
+
+func (p *Proxy) setPipes(n int) {
+	for _, l := range p.loops {
+		p.inLoop(l, func() { l.maxPipes = n })
+	}
+}
+
+func TestIdleTimeouts(t *testing.T) {
+	for _, x := range []struct {
+		name string
+		cfg  Config
+		half bool
+	}{
+		{"idle", Config{IdleTimeout: 300 * time.Millisecond}, false},
+		{"half-closed", Config{HalfCloseTimeout: 300 * time.Millisecond}, true},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			x.cfg.Loops = 1
+			f := newFront(t, "tcp", x.cfg)
+			back := listenOn(t, "tcp")
+			r := f.to(t, 1, back.Addr())
+			f.Switch(r)
+			quiet, busy := dial(t, f.ln), dial(t, f.ln)
+			b1, b2 := take(t, back), take(t, back)
+			if b1.RemoteAddr() == nil || x.half {
+				quiet.CloseWrite()
+				busy.CloseWrite()
+			}
+			// One-way traffic is activity: it lives as long as the other takes
+			// to be reset, and longer.
+			stop := make(chan struct{})
+			busyEnd := make(chan struct{})
+			go func() {
+				defer close(busyEnd)
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(10 * time.Millisecond):
+						if w := feed(b2, []byte("tick")); w != "written" {
+							t.Error("busy connection: " + w)
+							return
+						}
+					}
+				}
+			}()
+			if got := drain(quiet); got != "0 bytes 00000000, reset" {
+				t.Error(got)
+			}
+			if got := drain(b1); got != "0 bytes 00000000, reset" && !(x.half && got == "0 bytes 00000000, end") {
+				t.Error(got)
+			}
+			eventually(t, "only the busy one is in flight", func() bool { return r.Counts().InFlight == 1 })
+			close(stop)
+			<-busyEnd
+		})
+	}
+}
+
+func TestConfigRefused(t *testing.T) {
+	if _, err := New(Config{}); !errors.Is(err, ErrListener) {
+		t.Error(err)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	udp, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(udp)
+	tcp, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(tcp)
+	for _, fd := range []int{-1, int(null.Fd()), udp, tcp} {
+		if _, err := New(Config{Listeners: []Listener{{"web", fd}}}); !errors.Is(err, ErrListener) {
+			t.Errorf("descriptor %d: %v", fd, err)
+		}
+	}
+	f := newFront(t, "tcp", Config{Loops: 1})
+	for _, addr := range []net.Addr{nil, &net.UDPAddr{}, &net.UnixAddr{}, &net.TCPAddr{}, &net.UnixAddr{Name: strings.Repeat("x", 108)}} {
+		if _, err := f.NewRoute(1, map[string]net.Addr{"web": addr}); !errors.Is(err, ErrAddress) {
+			t.Errorf("%v: %v", addr, err)
+		}
+	}
+	if _, err := f.NewRoute(1, nil); !errors.Is(err, ErrNoAddress) {
+		t.Error(err)
+	}
+}
