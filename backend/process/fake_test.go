@@ -45,7 +45,7 @@ func fakeProxyd() error {
 			b, err := json.Marshal(id)
 			fmt.Printf("recorded %s\n", b)
 			if o.Verb != "start" {
-				select {} // until it is killed
+				sleepForEver()
 			}
 			return err
 		})

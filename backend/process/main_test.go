@@ -284,7 +284,7 @@ func testMode(mode string) int {
 	case "clobber": // overwrite the environment, report, wait to be killed
 		if err = clobberEnviron(); err == nil {
 			fmt.Fprintln(os.NewFile(3, "report"), os.Getpid())
-			select {}
+			sleepForEver()
 		}
 	case "hide": // leave every trace behind, twice forked: see hide
 		err = hide()
@@ -302,6 +302,14 @@ func testMode(mode string) int {
 		return 1
 	}
 	return 0
+}
+
+// sleepForEver waits to be killed. An empty select would end the program: Go
+// takes it for a deadlock, unless cgo is linked in as with the race detector.
+func sleepForEver() {
+	for {
+		_ = unix.Pause()
+	}
 }
 
 // clobberEnviron does what nginx's setproctitle does to /proc/PID/environ.
@@ -345,7 +353,7 @@ func hide() error {
 		var status syscall.WaitStatus
 		_, _ = syscall.Wait4(-1, &status, 0, nil)
 		fmt.Fprintln(report, "middle is gone")
-		select {}
+		sleepForEver()
 	}
 	fmt.Fprintln(report, os.Getpid())
 	if _, err := os.NewFile(4, "go").Read(make([]byte, 1)); err != nil {
@@ -365,7 +373,7 @@ func leaderless() error {
 			return err == nil && s.state == 'Z'
 		})
 		fmt.Fprintln(os.NewFile(3, "report"), os.Getpid())
-		select {}
+		sleepForEver()
 	}()
 	if unix.Gettid() != os.Getpid() {
 		return errors.New("not the first thread")
