@@ -155,7 +155,7 @@ func TestAUnitThatFails(t *testing.T) {
 			{"oom", "Type=notify\nExecStart=sh -c 'echo growing; kill -KILL $$$$'\n",
 				"its process was ended by signal 9 (killed)", "growing"},
 			{"pre", "ExecStartPre=sh -c 'echo not yet; exit 3'\nExecStart=sleep infinity\n",
-				"its unit failed (exit-code); its process ended", "not yet"},
+				"its unit failed before its main process ran (exit-code)", "not yet"},
 			{"user", "User=nobody-of-that-name\nExecStart=sleep infinity\nType=exec\n",
 				"its process exited with status 217: systemd could not set its user (USER)", "Failed to determine user"},
 			{"clean", "Type=simple\nExecStart=sh -c 'printf \"\\\\033[31mdone\\\\n\"'\n",

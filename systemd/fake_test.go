@@ -234,3 +234,33 @@ func TestCloseEndsAStart(t *testing.T) {
 type identityList []Identity
 
 func (i *identityList) record(id Identity) error { *i = append(*i, id); return nil }
+
+// How the run before ended is remembered by systemd, and is not this one's end.
+func TestTheEndOfTheRunBeforeIsNotTaken(t *testing.T) {
+	f, d := fakeDriver(t)
+	defer d.Close()
+	f.set("ActiveState", "failed", "InvocationID", []byte("0000000000000000"), "Result", "exit-code",
+		"ExecMainCode", int32(1), "ExecMainStatus", int32(3),
+		"ExecMainStartTimestampMonotonic", uint64(7), "ExecMainExitTimestampMonotonic", uint64(9))
+	f.onStart = func() error { f.put("InvocationID", []byte("0123456789abcdef")); return nil }
+	u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-u.Done()
+	if got := u.Exit(); got != "its unit failed before its main process ran (exit-code)" {
+		t.Error(got)
+	}
+}
+
+func TestAUnitThatOthersStartedIsNotStarted(t *testing.T) {
+	f, d := fakeDriver(t)
+	defer d.Close()
+	f.set(up...)
+	if _, err := d.Start(t.Context(), 1, "v1", new(identityList).record); !errors.Is(err, ErrRunning) {
+		t.Error(err)
+	}
+	if f.starts != 0 {
+		t.Error("systemd was asked to start it")
+	}
+}

@@ -46,6 +46,7 @@ func ended(s state) string {
 		if s.exited {
 			return how
 		}
+		return fmt.Sprintf("its unit failed before its main process ran (%s)", s.result)
 	}
 	return fmt.Sprintf("its unit failed (%s); %s", s.result, how)
 }
