@@ -43,7 +43,8 @@ func (b *bench) goals(out *strings.Builder, res *results) {
 }
 
 func (b *bench) preface(out *strings.Builder, res *results) {
-	fmt.Fprintf(out, "proxyd beside its peers: %s, %d processors, Linux %s, %s\n\n", processorName(), runtime.NumCPU(), kernelRelease(), runtime.Version())
+	fmt.Fprintf(out, "proxyd beside its peers: %s, %d processors, Linux %s, TCP %s, %s\n\n",
+		processorName(), runtime.NumCPU(), kernelRelease(), congestionControl(), runtime.Version())
 	fmt.Fprintf(out, "The load (this program), the proxy and a backend (this program again) share the machine\n"+
 		"and speak over loopback. %d rounds, about %v a measurement; in each round every workload\n"+
 		"is measured for one peer after the other, with the same number of requests or bytes.\n"+
@@ -180,6 +181,16 @@ func kernelRelease() string {
 		return "unknown"
 	}
 	return unix.ByteSliceToString(u.Release[:])
+}
+
+// congestionControl is the one of all TCP connections here; bbr paces even on
+// loopback, which costs everyone timers.
+func congestionControl() string {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(b))
 }
 
 func processorName() string {

@@ -13,6 +13,7 @@ type document struct {
 	Processor  string       `json:"processor"`
 	Processors int          `json:"processors"`
 	Kernel     string       `json:"kernel"`
+	Congestion string       `json:"tcp_congestion_control"`
 	Go         string       `json:"go"`
 	Rounds     int          `json:"rounds"`
 	Duration   string       `json:"duration"`
@@ -47,7 +48,7 @@ type metricJSON struct {
 }
 
 func (b *bench) reportJSON(w io.Writer, res *results) error {
-	doc := document{Schema: 1, Processor: processorName(), Processors: runtime.NumCPU(), Kernel: kernelRelease(), Go: runtime.Version(),
+	doc := document{Schema: 1, Processor: processorName(), Processors: runtime.NumCPU(), Kernel: kernelRelease(), Congestion: congestionControl(), Go: runtime.Version(),
 		Rounds: b.rounds, Duration: b.duration.String(), Foreign: res.foreignShare(runtime.NumCPU())}
 	for _, f := range res.peers {
 		doc.Peers = append(doc.Peers, peerJSON{f.peer.name, f.release, f.peer.about, f.missing})
