@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 	if booted.Inside() {
 		os.Exit(m.Run())
 	}
+	untouched = snapshot()
 	descriptors := countDescriptors()
 	code := m.Run()
 	if err := booted.CloseShared(); err != nil {
@@ -75,6 +76,9 @@ func TestWithinRunsInsideTheMachine(t *testing.T) {
 	})
 }
 
+// untouched is what this machine was before any boot.
+var untouched map[string]string
+
 // What a boot, a test and an end do is seen by nobody outside.
 func TestTheMachineOutsideIsUntouched(t *testing.T) {
 	booted.Shared(t) // to be skipped where it would be
@@ -87,7 +91,7 @@ func TestTheMachineOutsideIsUntouched(t *testing.T) {
 	if err := os.Chtimes(sentinel, old, old); err != nil {
 		t.Fatal(err)
 	}
-	before := snapshot(t)
+	before := untouched
 
 	m, err := booted.New(t.Context(), booted.Config{})
 	if err != nil {
@@ -117,7 +121,7 @@ func TestTheMachineOutsideIsUntouched(t *testing.T) {
 			t.Errorf("%s was %s, is %s", name, was, now)
 		}
 	}
-	for name, now := range snapshot(t) {
+	for name, now := range snapshot() {
 		if _, ok := before[name]; !ok {
 			t.Errorf("%s is new: %s", name, now)
 		}
@@ -126,7 +130,7 @@ func TestTheMachineOutsideIsUntouched(t *testing.T) {
 
 // snapshot looks at what a booting systemd writes to. Other programs' own files
 // in /tmp come and go meanwhile, so only systemd's and ours count there.
-func snapshot(t *testing.T) map[string]string {
+func snapshot() map[string]string {
 	found := map[string]string{}
 	for _, root := range []string{"/etc", "/run"} {
 		err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
@@ -136,12 +140,12 @@ func snapshot(t *testing.T) map[string]string {
 			return nil // unreadable, or gone meanwhile
 		})
 		if err != nil {
-			t.Fatal(err)
+			panic(err)
 		}
 	}
 	entries, err := os.ReadDir("/tmp")
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	for _, e := range entries {
 		n := e.Name()

@@ -4,7 +4,7 @@
 # as well.
 set -eu
 dir=$1
-mount --make-rprivate /
+mount -n --make-rprivate /
 mount -n -t tmpfs -o mode=0755 run /run
 mount -n -t tmpfs -o mode=0755 booted "$dir"
 mkdir "$dir/upper" "$dir/work" "$dir/root" "$dir/host" /run/cgroup
