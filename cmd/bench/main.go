@@ -48,6 +48,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	defer os.RemoveAll(b.dir)
 	res, err := b.run(ctx)
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted: the report holds what was measured until then")
+	}
 	if output == "json" {
 		return errors.Join(err, b.reportJSON(stdout, res))
 	}
