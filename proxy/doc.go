@@ -1,3 +1,123 @@
 // Package proxy is the data path: it takes clients from listening sockets and
 // relays them, byte for byte, to the generation that is switched in.
+//
+//	p, err := proxy.New(proxy.Config{Listeners: listeners, Log: log})
+//	r, err := p.NewRoute(3, map[string]net.Addr{"http": addr})
+//	p.Switch(r)                // new clients go to generation 3
+//	...
+//	p.Switch(next)             // from the return on, none goes to 3
+//	<-r.Drained()              // what 3 still served has ended
+//
+// # What it promises
+//
+//   - After Switch has returned, no connection accepted later reaches another
+//     route, and the in-flight count of the route before can only fall.
+//   - Nobody is refused. Clients wait in the listener's queue during a Hold,
+//     while nothing is switched in, at the limit of connections, and while
+//     descriptors or memory are short.
+//   - Bytes are carried exactly. Each direction's end of stream is carried on
+//     its own. A reset is passed on as a reset, after every byte before it.
+//   - A connection that was reset, cut or timed out never looks complete.
+//   - A peer that does not read costs a bounded amount.
+//
+// # How it works
+//
+// There is one loop per CPU, a goroutine with an epoll of its own. It takes
+// what is ready (loop.go), and does everything with non-blocking system calls
+// that the scheduler of Go is not told of (sys.go); only its sleep is told.
+// Loops share the listeners with EPOLLEXCLUSIVE, so a new client wakes one of
+// them. The kernel prefers the same one as long as it sleeps: a loop that has
+// clearly more connections than another hands new ones over (accept.go).
+//
+// A connection is a flat record of two sides (conn.go). The pump moves bytes
+// from one side to the other (pump.go): small messages through the loop's one
+// buffer, read and written at once. A read that fills the buffer is a stream,
+// and streams go by splice(2) through the loop's one pipe and are never
+// copied. Only what the other side does not take is kept, in the pipe or in a
+// buffer that is lent for as long as it is stuck (store.go), and the side it
+// comes from is not read meanwhile. ending.go decides what each end sees.
+//
+// A client is given a backend when it is accepted (dial.go). A backend that
+// cannot be reached is tried again until the connect timeout, and each try
+// takes the route of its moment: no byte was forwarded yet.
+//
+// # The fence
+//
+// A loop reads the route, counts the connection on it and connects within one
+// turn. Switch swaps the route, gives every loop a command and waits for all:
+// commands are carried out between turns, so what read the old route before
+// has been counted on it, and nothing reads it afterwards. A connection that
+// waits for its first connect may leave the old route later; none joins it.
+// The loops' counts are apart (route.go) and InFlight is their sum, which is
+// exact as soon as they can only fall.
+//
+// # Endings
+//
+// Edge-triggered events allow to save calls, and each saving rests on a fact:
+//
+//   - A short read of a stream socket means empty, and a short write full; an
+//     edge follows (epoll(7)). Not in front of urgent data (EPOLLPRI says so),
+//     after an error, or from a unix client, who might pass descriptors: these
+//     are read until EAGAIN.
+//   - A short read after EPOLLRDHUP without an error is the last: the 0 is not
+//     read. The last bytes are sent with MSG_MORE, as shutdown(2) or close(2)
+//     follows in the same turn and takes them along in one packet.
+//   - A reset is reported once, to whichever call sees it first: after a write
+//     that failed the side is read to its end, and that end is a reset. What
+//     was received before a reset can be read after it.
+//   - A reset throws away what is on its way, so before it is passed on the
+//     peer's kernel must have acknowledged everything (SIOCOUTQ). A unix peer
+//     holds all bytes at once; it cannot be reset, and is closed.
+//   - A unix peer that closed both halves can take nothing more. Where the
+//     client has nothing unread the client is then closed as well, as the
+//     peer's own close would on a direct connection; the kernel delivers what
+//     is unsent and bounds the rest (tcp_fin_timeout). A TCP peer that closed
+//     looks like one that ended only its stream, and is waited for.
+//
+// # Ownership
+//
+// Listeners are borrowed: options are set on them (TCP_NODELAY, keepalive,
+// O_NONBLOCK), they are never closed. Everything else belongs to one loop:
+// records, lent pipes and buffers, sockets. No locks and no atomics guard it.
+// Atomics are: the route, the counts, the number of connections. Close ends
+// the goroutines and closes every descriptor. New raises GOMAXPROCS to two
+// more than there are loops.
+//
+// # What was measured and decided
+//
+// Two cores, Linux 6.18, Go 1.26, nginx as backend, wrk with 64 clients, CPU
+// of the proxy process, medians beside nginx 1.22 stream and HAProxy 2.6:
+//
+//	                              proxy     nginx    haproxy
+//	keep-alive, tcp backend       13.6 µs   14.9 µs  14.4 µs
+//	connection each, tcp          62 µs     65 µs    72 µs
+//	connection each, unix         42 µs     44 µs    47 µs
+//	bulk down                     0.25 s/GB 0.64     0.63
+//	idle connection, resident     84–102 bytes
+//
+//   - 95 % of it is the kernel. A request costs two reads and two writes; a
+//     connection to a unix backend that closes costs 11 system calls.
+//   - The runtime's monitor took 10 % while every processor was in use and
+//     loops slept: hence the two more, and a yield every 5 ms. A goroutine
+//     locked to its thread pays for each yield with two thread switches, so
+//     the loops are not locked: 16.0 µs became 14.1.
+//   - A pipe of 1 MiB against 64 KiB: 0.25 against 0.37–0.5 s/GB. An
+//     unprivileged user has 64 MiB of them (pipe(7)), so at most 16 a loop are
+//     lent at a time; then streams go in 64 KiB pieces and what is stuck of
+//     them is copied to a buffer, and from 32 MiB of these on in 4 KiB pieces.
+//     Where the kernel gives smaller pipes, or none, everything works, slower.
+//   - EPOLLOUT is asked for at the first full write only: a unix socket
+//     reports it each time its peer reads.
+//   - TCP_NODELAY on a backend is set before the second write: the first is
+//     never delayed. Clients inherit it from the listener.
+//   - TCP_USER_TIMEOUT also ends a peer that lives and does not read, so it is
+//     only set where the configuration limits idle time.
+//   - A connection that times out is reset, not ended: nobody ended it.
+//
+// # What it is not for
+//
+// It reads nothing of what it carries: no HTTP, no TLS, no datagrams, no
+// descriptors passed over unix sockets (they are dropped, the bytes are not),
+// and urgent data loses its mark, and its byte, as in any relay. It starts,
+// stops and checks nothing: that is the backend's.
 package proxy

@@ -171,7 +171,7 @@ func (p *Proxy) setLimit(cfg Config) (pipes int, err error) {
 		reserve = 64
 	}
 	all := int(min(lim.Cur, 1<<30)) - len(open) - reserve
-	pipes = min(256, max(1, all/16/len(p.loops)/2))
+	pipes = min(16, max(1, all/16/len(p.loops)/2))
 	room := (all - len(p.loops)*2*(pipes+1)) / 2
 	if room < 1 {
 		return 0, fmt.Errorf("limit %d, %d open, %d reserved: %w", lim.Cur, len(open), reserve, ErrLimits)

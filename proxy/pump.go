@@ -8,7 +8,7 @@ import (
 
 const (
 	bufferSize = 64 << 10 // one read of small messages, and the mark of a stream
-	spliceSize = 64 << 10 // one splice, so what can be stuck in a lent pipe
+	spliceSize = 1 << 20  // a pipe, one splice, and so what can be stuck in a lent pipe
 	fewBytes   = 8 << 10  // a splice of less than this is no stream any more
 	maxTurns   = 16       // reads of one direction before others get their turn
 )
@@ -97,11 +97,12 @@ func (p *pump) move(c *conn, from int) {
 		if src.flags&(readable|ended) != readable {
 			return
 		}
-		if turn == maxTurns {
+		if turn >= maxTurns {
 			p.later(c)
 			return
 		}
-		if src.flags&(stream|plain) == stream && !dst.is(failed) && p.spliced(c, from) {
+		if src.flags&(stream|plain) == stream && !dst.is(failed) && p.store.held <= muchHeld && p.spliced(c, from) {
+			turn += maxTurns/4 - 1 // it moves more than a read
 			continue
 		}
 		b := p.room()
@@ -257,7 +258,11 @@ func (p *pump) spliced(c *conn, from int) bool {
 		src.flags &^= stream
 		return false
 	}
-	n, errno := p.sys.splice(src.fd, p.pipe.w, spliceSize)
+	most := spliceSize
+	if p.lentPipe >= p.maxPipes {
+		most = bufferSize // what gets stuck will have to go to a buffer
+	}
+	n, errno := p.sys.splice(src.fd, p.pipe.w, most)
 	switch {
 	case errno == unix.EINVAL || errno == unix.ENOSYS || errno == unix.EPERM:
 		src.flags |= plain

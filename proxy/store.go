@@ -3,9 +3,9 @@ package proxy
 import "golang.org/x/sys/unix"
 
 const (
-	sparePipes  = 8        // empty pipes a loop keeps for the next
+	sparePipes  = 4        // empty pipes a loop keeps for the next
 	spareBytes  = 1 << 20  // empty buffers a loop keeps for the next
-	muchHeld    = 32 << 20 // from here on reads are small, so that many slow readers cost little each
+	muchHeld    = 32 << 20 // from here on reads are small and nothing is spliced, so that many slow readers cost little each
 	smallBuffer = 4 << 10
 )
 
@@ -23,7 +23,7 @@ type lend struct {
 type store struct {
 	lends    []lend
 	freeLend int32
-	buffers  [9][][]byte // spare ones of 4 KiB, 8 KiB, ... 1 MiB
+	buffers  [5][][]byte // spare ones of 4, 8, 16, 32, 64 KiB
 	spare    int         // bytes of them
 	held     int         // bytes of lent buffers
 	pipe     pipe        // the loop's own, empty; r is -1 if there is none

@@ -93,6 +93,10 @@ func (k *linux) nodelay(fd int32) {
 func (k *linux) openPipe() (pipe, syscall.Errno) {
 	var p [2]int32
 	_, _, e := syscall.RawSyscall(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&p)), unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if e == 0 {
+		// Refused where the user's quota is used up, see pipe(7): smaller then.
+		syscall.RawSyscall(unix.SYS_FCNTL, uintptr(p[1]), unix.F_SETPIPE_SZ, spliceSize)
+	}
 	return pipe{p[0], p[1]}, e
 }
 
