@@ -14,7 +14,7 @@ const killTime = 10_000
 
 // Kill ends the main process and everything that belongs to it, and returns
 // when nothing is left or after 10 s with an error that names what is. Done is
-// closed soon after.
+// closed soon after. After Clear it does nothing.
 func (p *Process) Kill() error {
 	if all, err := processes(); err == nil {
 		p.notice(all)

@@ -59,26 +59,27 @@ func (l *launching) check() error {
 	return nil
 }
 
-// launch starts the stub, has its identity recorded, and lets it exec. When it
-// gives an error no process is left. Cancelling ctx ends the start, not what was
-// started.
-func launch(ctx context.Context, l launching) (result launched, err error) {
+// launch starts the stub, has its identity recorded, and lets it exec. ctx is
+// for the start only. When it gives no child, no process is left. When it gives
+// a child and an error, ctx has ended after the exec: the main process is killed,
+// and the caller ends what that may have forked.
+func launch(ctx context.Context, l launching) (child *launched, err error) {
 	if err := l.check(); err != nil {
-		return launched{}, err
+		return nil, err
 	}
 	fail := func(err error) error { return fmt.Errorf("start %s: %w", l.argv[0], err) }
 	if err := ctx.Err(); err != nil {
-		return launched{}, fail(err)
+		return nil, fail(err)
 	}
 	stubRequests, requests, err := pipe(1)
 	if err != nil {
-		return launched{}, fail(err)
+		return nil, fail(err)
 	}
 	defer requests.Close()
 	status, stubStatus, err := statusPipe()
 	if err != nil {
 		unix.Close(stubRequests)
-		return launched{}, fail(err)
+		return nil, fail(err)
 	}
 	defer status.Close()
 
@@ -91,7 +92,7 @@ func launch(ctx context.Context, l launching) (result launched, err error) {
 	unix.Close(stubRequests)
 	unix.Close(stubStatus)
 	if err != nil {
-		return launched{}, fail(err)
+		return nil, fail(err)
 	}
 	cancelled := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -103,34 +104,33 @@ func launch(ctx context.Context, l launching) (result launched, err error) {
 			<-cancelled
 			err = fail(context.Cause(ctx))
 		}
-		if err != nil {
+		if child == nil {
 			_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 			children.reap(pid)
 			unix.Close(pidfd)
-			result = launched{}
 		}
 	}()
 
 	s, err := readStat(pid)
 	if err != nil {
-		return launched{}, fail(err)
+		return nil, fail(err)
 	}
 	id, err := identify(s)
 	if err != nil {
-		return launched{}, fail(err)
+		return nil, fail(err)
 	}
 	if l.record != nil {
 		if err := l.record(id); err != nil {
-			return launched{}, fail(fmt.Errorf("record identity: %w", err))
+			return nil, fail(fmt.Errorf("record identity: %w", err))
 		}
 	}
 	if err := l.ask(requests); err != nil {
-		return launched{}, fail(fmt.Errorf("send request to launch stub: %w", err))
+		return nil, fail(fmt.Errorf("send request to launch stub: %w", err))
 	}
 	if err := outcome(status); err != nil {
-		return launched{}, fail(err)
+		return nil, fail(err)
 	}
-	return launched{id: id, pidfd: pidfd}, nil
+	return &launched{id: id, pidfd: pidfd}, nil
 }
 
 // ask writes the request and closes the pipe.

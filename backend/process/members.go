@@ -17,6 +17,9 @@ func (p *Process) notice(all map[int]stat) {
 }
 
 func (p *Process) noticeLocked(all map[int]stat) {
+	if p.released {
+		return
+	}
 	used := map[int]bool{}
 	for _, s := range all {
 		used[s.pgrp], used[s.session] = true, true
@@ -56,6 +59,9 @@ func (p *Process) members() ([]stat, error) {
 	rivals := p.rivals(all)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.released {
+		return nil, nil // the numbers may be others' by now
+	}
 	p.noticeLocked(all)
 	self := os.Getpid()
 	for pid, s := range all {
@@ -89,6 +95,9 @@ func (p *Process) Owns(pid int) bool {
 	rivals := p.rivals(all)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.released {
+		return false
+	}
 	p.noticeLocked(all)
 	if !p.knows(pid) && !rivals.belongs(s) && p.shows(s, rivals.count) {
 		p.known[pid] = s.start

@@ -350,3 +350,44 @@ func TestRunningByOutput(t *testing.T) {
 	}
 	w.done(p)
 }
+
+// An inode number is given away when its file is gone, and the FIFO of a
+// generation that has ended must not be taken for another's.
+func TestOutputIsNotRecycledBeforeClear(t *testing.T) {
+	w := newWorld(t)
+	p := w.start(w.spec(1, "true"))
+	w.done(p)
+	for i := range 50 {
+		path := w.path("fifo" + strconv.Itoa(i))
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Ino == p.out.ino && st.Dev == p.out.dev {
+			t.Fatalf("fifo %d has the same inode (%v)", i, err)
+		}
+	}
+}
+
+// After Clear neither numbers nor marks mean this process any more.
+func TestClearedProcessOwnsNothing(t *testing.T) {
+	w := newWorld(t)
+	first := w.start(w.spec(1, "true"))
+	w.done(first)
+	if err := first.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	second := w.start(w.spec(1, "sleep", "1000"))
+	// Let nothing but the marks tell them apart.
+	children.track(second, false)
+	defer children.track(second, true)
+	if first.Owns(second.Identity().PID) {
+		t.Error("it owns the next run")
+	}
+	if err := first.Kill(); err != nil {
+		t.Error(err)
+	}
+	if err := second.Signal(0); err != nil {
+		t.Error(err)
+	}
+}

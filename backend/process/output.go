@@ -97,7 +97,7 @@ func (o *output) childEnd() (int, error) {
 	return f, nil
 }
 
-// read copies lines. It ends when end was called, or discard; these wait for it.
+// read copies lines. It ends when end was called, or close; these wait for it.
 func (o *output) read() {
 	defer close(o.done)
 	buf := make([]byte, 32<<10)
@@ -152,19 +152,21 @@ func readNow(file *os.File, buf []byte) int {
 	return max(n, 0)
 }
 
-// end reads what is left, ends the reader, closes the FIFO and removes it.
+// end reads what is left, ends the reader and removes the FIFO's name. The file
+// stays open until close: its inode number tells who belongs to a generation,
+// and must not be given to another FIFO meanwhile.
 func (o *output) end() {
 	_ = o.file.SetReadDeadline(time.Unix(1, 0))
 	o.await()
-	_ = o.file.Close()
 	var st unix.Stat_t
 	if unix.Lstat(o.path, &st) == nil && st.Dev == o.dev && st.Ino == o.ino {
 		_ = os.Remove(o.path)
 	}
 }
 
-// discard ends the reader and leaves the FIFO to the next proxyd.
-func (o *output) discard() {
+// close ends the reader, if it still runs, and leaves the FIFO to the next
+// proxyd.
+func (o *output) close() {
 	_ = o.file.Close()
 	o.await()
 }

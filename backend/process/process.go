@@ -72,8 +72,9 @@ type Process struct {
 	exit   Exit          // set before done is closed
 	waited chan struct{} // closed when wait has ended
 
-	mu    sync.Mutex
-	known map[int]uint64 // start times of those that belong to it
+	mu       sync.Mutex
+	known    map[int]uint64 // start times of those that belong to it
+	released bool           // nothing is held any more that makes marks unique
 
 	clearOnce sync.Once
 	clearErr  error
@@ -104,23 +105,31 @@ func (d *Driver) Start(ctx context.Context, spec Spec, record func(Identity) err
 	}
 	go out.read()
 	child, err := launchWith(ctx, l, out)
-	if err != nil {
+	if child == nil {
 		out.end()
+		out.close()
 		return nil, err
 	}
-	return d.newProcess(spec.Generation, child.id, child.pidfd, true, out), nil
+	p := d.newProcess(spec.Generation, child.id, child.pidfd, true, out)
+	if err != nil { // cancelled when it ran already, and may have forked
+		if killErr := p.Kill(); killErr != nil {
+			return nil, errors.Join(err, killErr)
+		}
+		return nil, errors.Join(err, p.Clear())
+	}
+	return p, nil
 }
 
 // launchWith launches with an empty input and the given output.
-func launchWith(ctx context.Context, l launching, out *output) (launched, error) {
+func launchWith(ctx context.Context, l launching, out *output) (*launched, error) {
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return launched{}, fmt.Errorf("start %s: open %s: %w", l.argv[0], os.DevNull, err)
+		return nil, fmt.Errorf("start %s: open %s: %w", l.argv[0], os.DevNull, err)
 	}
 	defer unix.Close(null)
 	end, err := out.childEnd()
 	if err != nil {
-		return launched{}, fmt.Errorf("start %s: %w", l.argv[0], err)
+		return nil, fmt.Errorf("start %s: %w", l.argv[0], err)
 	}
 	defer unix.Close(end)
 	l.stdin, l.output = null, end
@@ -242,6 +251,10 @@ func (p *Process) control(f func(pidfd int)) error {
 
 // release gives up the descriptors and, where it has ended, the zombie.
 func (p *Process) release() {
+	p.mu.Lock()
+	p.released = true
+	clear(p.known)
+	p.mu.Unlock()
 	_ = p.pidfd.Close()
 	<-p.waited
 	select {
@@ -250,9 +263,9 @@ func (p *Process) release() {
 			children.reap(p.id.PID)
 		}
 	default:
-		if p.out != nil {
-			p.out.discard()
-		}
+	}
+	if p.out != nil {
+		p.out.close()
 	}
 	children.track(p, false)
 }

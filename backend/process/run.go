@@ -41,9 +41,10 @@ func (d *Driver) Run(ctx context.Context, argv, env []string) (output []byte, er
 	}
 	child, err := launch(ctx, launching{argv: argv, env: withMarks(env, marks...), marks: marks, stdin: null, output: end})
 	closeFD(end)
-	if err != nil {
+	if child == nil {
 		return nil, err
 	}
+	// If ctx has ended since the exec, what follows tells so.
 	answer := make(chan []byte)
 	go readOutput(written, answer)
 	exit := awaitRun(ctx, child.pidfd)

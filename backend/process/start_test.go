@@ -168,6 +168,40 @@ func TestCancelledStartLeavesNothing(t *testing.T) {
 	noChildren(t)
 }
 
+// When the start is cancelled, the program may already have run and forked.
+func TestStartCancelledAfterTheExecLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	for i := range 20 { // the end of the start is met on either side
+		r := newReport(t)
+		s := w.spec(1, "sh", "-c", `setsid sh -c 'echo $$ >&3; exec sleep 1000' & echo $! >&3; sleep 1000`)
+		s.Files = []File{r.file()}
+		ctx, cancel := context.WithCancel(context.Background())
+		result := make(chan error, 1)
+		var p *Process
+		go func() { // ends with Start, which the test waits for
+			var err error
+			p, err = w.Start(ctx, s, recorded)
+			result <- err
+		}()
+		if i%2 == 0 {
+			r.line()
+		}
+		cancel()
+		if err := <-result; err == nil {
+			if err := errors.Join(p.Kill(), p.Clear()); err != nil {
+				t.Error(err)
+			}
+		} else if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		noFile(t, w.fifo(1))
+		noChildren(t)
+		if running, err := w.Running(); err != nil || len(running) > 0 {
+			t.Fatalf("running: %+v (%v)", running, err)
+		}
+	}
+}
+
 func TestKilledStubIsAFailedStart(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.Start(context.Background(), w.spec(1, "true"), func(id Identity) error {
