@@ -88,31 +88,31 @@
 // Two cores, Linux 6.18, Go 1.26, nginx as backend, wrk with 64 clients, CPU
 // of the proxy process, medians beside nginx 1.22 stream and HAProxy 2.6:
 //
-//	                              proxy     nginx    haproxy
-//	keep-alive, tcp backend       13.6 µs   14.9 µs  14.4 µs
-//	connection each, tcp          62 µs     65 µs    72 µs
-//	connection each, unix         42 µs     44 µs    47 µs
-//	bulk down                     0.25 s/GB 0.64     0.63
-//	idle connection, resident     84–102 bytes
+//		                              proxy     nginx    haproxy
+//		keep-alive, tcp backend       13.6 µs   14.9 µs  14.4 µs
+//		connection each, tcp          62 µs     65 µs    72 µs
+//		connection each, unix         42 µs     44 µs    47 µs
+//		bulk down                     0.25 s/GB 0.64     0.63
+//		idle connection, resident     84–102 bytes
 //
-//   - 95 % of it is the kernel. A request costs two reads and two writes; a
-//     connection to a unix backend that closes costs 11 system calls.
-//   - The runtime's monitor took 10 % while every processor was in use and
-//     loops slept: hence the two more, and a yield every 5 ms. A goroutine
-//     locked to its thread pays for each yield with two thread switches, so
-//     the loops are not locked: 16.0 µs became 14.1.
-//   - A pipe of 1 MiB against 64 KiB: 0.25 against 0.37–0.5 s/GB. An
-//     unprivileged user has 64 MiB of them (pipe(7)), so at most 16 a loop are
-//     lent at a time; then streams go in 64 KiB pieces and what is stuck of
-//     them is copied to a buffer, and from 32 MiB of these on in 4 KiB pieces.
-//     Where the kernel gives smaller pipes, or none, everything works, slower.
-//   - EPOLLOUT is asked for at the first full write only: a unix socket
-//     reports it each time its peer reads.
-//   - TCP_NODELAY on a backend is set before the second write: the first is
-//     never delayed. Clients inherit it from the listener.
-//   - TCP_USER_TIMEOUT also ends a peer that lives and does not read, so it is
-//     only set where the configuration limits idle time.
-//   - A connection that times out is reset, not ended: nobody ended it.
+//	  - 95 % of it is the kernel. A request costs two reads and two writes; a
+//	    connection to a unix backend that closes costs 11 system calls.
+//	  - The runtime's monitor took 10 % while every processor was in use and
+//	    loops slept: hence the two more, and a yield every 5 ms. A goroutine
+//	    locked to its thread pays for each yield with two thread switches, so
+//	    the loops are not locked: 16.0 µs became 14.1.
+//	  - A pipe of 1 MiB against 64 KiB: 0.25 against 0.37–0.5 s/GB. An
+//	    unprivileged user has 64 MiB of them (pipe(7)), so at most 16 a loop are
+//	    lent at a time; then streams go in 64 KiB pieces and what is stuck of
+//	    them is copied to a buffer, and from 32 MiB of these on in 4 KiB pieces.
+//	    Where the kernel gives smaller pipes, or none, everything works, slower.
+//	  - EPOLLOUT is asked for at the first full write only: a unix socket
+//	    reports it each time its peer reads.
+//	  - TCP_NODELAY on a backend is set before the second write: the first is
+//	    never delayed. Clients inherit it from the listener.
+//	  - TCP_USER_TIMEOUT also ends a peer that lives and does not read, so it is
+//	    only set where the configuration limits idle time.
+//	  - A connection that times out is reset, not ended: nobody ended it.
 //
 // # What it is not for
 //

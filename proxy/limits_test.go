@@ -113,6 +113,13 @@ func fewDescriptors() int {
 		for p.emfile.Load() < 2 { // it tried, failed, rested and tried again
 			time.Sleep(time.Millisecond)
 		}
+		rested := false
+		for !rested { // it does not spin meanwhile
+			p.inLoop(p.loops[0], func() { rested = p.loops[0].resting && !p.loops[0].listening })
+			if p.emfile.Load() > 1000 {
+				return errors.New("accepting goes on without a rest")
+			}
+		}
 		for _, fd := range taken {
 			unix.Close(fd)
 		}

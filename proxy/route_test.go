@@ -366,3 +366,34 @@ func TestLoopsShareConnections(t *testing.T) {
 		}
 	}
 }
+
+// Switch, Hold and Cut wait for a loop that is in the middle of a turn.
+func TestFenceWaitsForEveryLoop(t *testing.T) {
+	f := newFront(t, "tcp", Config{Loops: 3})
+	r := f.to(t, 1, listenOn(t, "unix").Addr())
+	for name, step := range map[string]func(){
+		"Switch": func() { f.Switch(r) }, "Hold": f.Hold, "Resume": f.Resume, "Cut": r.Cut,
+	} {
+		busy, release := make(chan struct{}), make(chan struct{})
+		var released atomic.Bool
+		l := f.loops[2]
+		l.post(command{what: run, do: func() { close(busy); <-release }})
+		<-busy
+		var done sync.WaitGroup
+		done.Go(func() {
+			step()
+			if !released.Load() {
+				t.Errorf("%s returned before every loop had seen it", name)
+			}
+		})
+		eventually(t, "the command is posted", func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return len(l.posted) > 0
+		})
+		time.Sleep(5 * time.Millisecond) // for a fence that does not wait to show
+		released.Store(true)
+		close(release)
+		done.Wait()
+	}
+}
