@@ -30,7 +30,7 @@ type Config struct {
 	// Marker is unique on this host, the path of the control socket. Every
 	// process is started with PROXYD_CONTROL=Marker. Required.
 	Marker string
-	// Log defaults to none.
+	// Log is used as it is given, named by the caller. Default: none.
 	Log hclog.Logger
 	// Output takes the lines that generations write, whole and as they are,
 	// one Write at a time for all of them. While it blocks, a generation that
@@ -48,6 +48,8 @@ type Config struct {
 type Driver struct {
 	config Config
 	log    hclog.Logger
+
+	executed func() // of every Start, for tests
 
 	outputMu sync.Mutex // whole lines, one after the other
 
@@ -78,7 +80,7 @@ func New(c Config) (*Driver, error) {
 	if err := children.join(); err != nil {
 		return nil, fmt.Errorf("make driver: %w", err)
 	}
-	log := c.Log.Named("process")
+	log := c.Log
 	if c.Service != "" {
 		log = log.With("service", c.Service)
 	}

@@ -243,8 +243,8 @@ func TestOutputIsFoundWithoutItsPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newReport(t)
-	s := w.spec(1, "sh", "-c", `trap 'echo bye; exit 9' TERM; echo up >&3; while :; do sleep 1000 & wait; done`)
-	s.Files = []File{r.file()}
+	s := w.spec(1, "sh", "-c", `exec >&3; trap 'echo bye >&2; exit 9' TERM; echo up; while :; do sleep 1000 & wait; done`)
+	s.Files = []File{r.file()} // its standard output is a pipe, but not the one
 	p, err := first.Start(context.Background(), s, recorded)
 	if err != nil {
 		t.Fatal(err)

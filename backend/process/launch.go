@@ -23,7 +23,7 @@ const (
 	markMain       = "PROXYD_PID"
 )
 
-// command to be launched.
+// launching is a command to be launched.
 type launching struct {
 	argv, env []string
 	marks     []string // variables that the stub has already
@@ -32,6 +32,7 @@ type launching struct {
 	output    int // becomes standard output and error
 	files     []File
 	record    func(Identity) error // may be nil
+	executed  func()               // may be nil; a test cancels here
 }
 
 // launched is a child that has become its program. Its holder owns pidfd and
@@ -129,6 +130,9 @@ func launch(ctx context.Context, l launching) (child *launched, err error) {
 	}
 	if err := outcome(status); err != nil {
 		return nil, fail(err)
+	}
+	if l.executed != nil {
+		l.executed()
 	}
 	return &launched{id: id, pidfd: pidfd}, nil
 }

@@ -391,3 +391,24 @@ func TestClearedProcessOwnsNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A process without any mark is known by its parent, which must be seen before
+// a signal ends the parent.
+func TestSignalRemembersTheTree(t *testing.T) {
+	w := newWorld(t)
+	r := newReport(t)
+	w.start(w.spec(2, "sleep", "1000")) // so that an orphan may be this one's
+	s := w.spec(1, "sh", "-c", `setsid env -i sh -c 'echo $$ >&3; exec sleep 1000' >/dev/null 2>&1 & wait`)
+	s.Files = []File{r.file()}
+	p := w.start(s)
+	child := watch(t, r.number())
+	if err := p.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	w.done(p)
+	child.mustLive()
+	if err := p.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	child.mustEnd()
+}

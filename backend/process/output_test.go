@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -71,22 +72,39 @@ func TestFifoIsPrivateAndNew(t *testing.T) {
 	}
 }
 
-// blocked is an output that takes nothing.
-type blocked struct{ release chan struct{} }
+// blocked is an output that takes nothing until it is released.
+type blocked struct {
+	once             *sync.Once
+	entered, release chan struct{}
+}
 
 func (b blocked) Write(p []byte) (int, error) {
+	b.once.Do(func() { close(b.entered) })
 	<-b.release
 	return len(p), nil
 }
 
 func TestBlockedOutputDoesNotHideAnExit(t *testing.T) {
-	b := blocked{make(chan struct{})}
+	b := blocked{new(sync.Once), make(chan struct{}), make(chan struct{})}
 	w := newWorld(t, func(c *Config) { c.Output = b })
-	p := w.start(w.spec(1, "echo", "hi"))
+	s := w.spec(1, "sh", "-c", `echo one; read x <&3; echo two`)
+	end, other, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	defer other.Close()
+	s.Files = []File{{Name: "go", FD: int(end.Fd())}}
+	p := w.start(s)
+	<-b.entered
+	if _, err := other.WriteString("go\n"); err != nil {
+		t.Fatal(err)
+	}
 	w.done(p)
 	close(b.release)
 	<-p.out.done
-	if got := p.LastLines(); !slices.Equal(got, []string{"hi"}) {
+	// What was written while nobody could read is not lost.
+	if got := p.LastLines(); !slices.Equal(got, []string{"one", "two"}) {
 		t.Errorf("last lines are %q", got)
 	}
 }

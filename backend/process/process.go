@@ -94,7 +94,7 @@ func (d *Driver) Start(ctx context.Context, spec Spec, record func(Identity) err
 	marks := []string{markControl + "=" + d.config.Marker, markGeneration + "=" + strconv.FormatUint(spec.Generation, 10)}
 	l := launching{
 		argv: spec.Argv, env: withMarks(spec.Env, marks...), marks: marks,
-		dir: spec.Dir, files: spec.Files, record: record,
+		dir: spec.Dir, files: spec.Files, record: record, executed: d.executed,
 	}
 	if err := l.check(); err != nil {
 		return nil, err
