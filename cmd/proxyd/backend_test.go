@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// runTestBackend is the service behind proxyd in these tests. Its first argument
+// says how it behaves:
+//
+//	serve       an HTTP server on the socket it was handed, which ends at TERM
+//	bind        the same on an address of its own, the next argument
+//	never       starts, writes a line, and never accepts
+//	die         writes a line and exits with 3
+//	dieready    sends READY=1, serves, and exits when the file of the next
+//	            argument exists
+//	stubborn    serves, and ignores TERM
+//	escape      serves, and leaves a grandchild in a session of its own, whose
+//	            number it writes to the file of the next argument
+func runTestBackend(mode string, args []string) {
+	release := os.Getenv("PROXYD_RELEASE")
+	switch mode {
+	case "never":
+		fmt.Println("loading the model, this takes for ever")
+		waitForTerm()
+		return
+	case "die":
+		fmt.Println("fatal: no such table: users")
+		os.Exit(3)
+	case "orphan": // the grandchild of escape
+		signal.Ignore(syscall.SIGTERM, syscall.SIGHUP)
+		_, _ = io.Copy(io.Discard, os.NewFile(3, "never written to")) // ends with the test
+		select {}
+	case "stubborn":
+		signal.Ignore(syscall.SIGTERM)
+	case "escape":
+		leaveGrandchild(args[0])
+	case "dieready":
+		notify("READY=1\nSTATUS=serving for now")
+		go dieWhen(args[0])
+	}
+	l, err := backendListener(mode, args)
+	if err != nil {
+		fmt.Println("cannot listen:", err)
+		os.Exit(1)
+	}
+	server := &http.Server{Handler: testHandler(release)}
+	if mode != "stubborn" {
+		go func() {
+			waitForTerm()
+			server.Close()
+		}()
+	}
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		fmt.Println("cannot serve:", err)
+		os.Exit(1)
+	}
+}
+
+func backendListener(mode string, args []string) (net.Listener, error) {
+	if mode == "bind" {
+		if path, ok := strings.CutPrefix(args[0], "unix:"); ok {
+			return net.Listen("unix", path)
+		}
+		return net.Listen("tcp", args[0])
+	}
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return nil, fmt.Errorf("LISTEN_PID is %q, not %d", os.Getenv("LISTEN_PID"), os.Getpid())
+	}
+	f := os.NewFile(3, "handed")
+	defer f.Close()
+	return net.FileListener(f)
+}
+
+// testHandler answers with the release and the generation. /drip?n=N gives N
+// lines, one every 50 ms; /echo turns the connection into an echo of lines, as
+// a WebSocket would be.
+func testHandler(release string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "%s %s", release, os.Getenv("PROXYD_GENERATION"))
+	})
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {})
+	mux.HandleFunc("/drip", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.FormValue("n"))
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for i := range n {
+			fmt.Fprintf(w, "%s %d\n", release, i)
+			w.(http.Flusher).Flush()
+			select {
+			case <-tick.C:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	mux.HandleFunc("/echo", func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n")
+		lines := bufio.NewReader(rw)
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(conn, "%s %s", release, line)
+		}
+	})
+	return mux
+}
+
+func waitForTerm() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	<-ctx.Done()
+}
+
+// dieWhen exits once path exists.
+func dieWhen(path string) {
+	for range time.Tick(5 * time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			fmt.Println("fatal: out of cheese")
+			os.Exit(9)
+		}
+	}
+}
+
+func notify(state string) {
+	conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		fmt.Println("cannot notify:", err)
+		return
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte(state))
+}
+
+// leaveGrandchild starts a process that is in no group, session or family of
+// this one: its parent, a shell, ends at once.
+func leaveGrandchild(pidFile string) {
+	self, _ := os.Executable()
+	cmd := exec.Command("/bin/sh", "-c", `setsid "$0" backend orphan 3<&0 >/dev/null 2>&1 & echo $! > "$1.new"; mv "$1.new" "$1"`, self, pidFile)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Println("cannot leave a grandchild:", err, string(out))
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// With more clients than descriptors the control socket and a promote still
+// work, nobody is refused, and those who wait are served when others leave.
+func TestExhaustedDescriptors(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve"), nofile: 256})
+	d.startServing()
+	var conns []net.Conn
+	for range 400 {
+		c, err := net.Dial("tcp", d.address)
+		if err != nil {
+			t.Fatalf("connection %d was refused: %v", len(conns), err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+	}
+	d.await("proxyd to take what it can", func() bool { return d.generation(1).InFlight >= 50 })
+	if r := d.result("promote", "v2"); !r.Switched {
+		t.Fatalf("promote: %+v", r)
+	}
+	if n := d.generation(1).InFlight; n >= 128 {
+		t.Fatalf("%d connections in flight with 256 descriptors", n)
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	d.mustAnswer("v2")
+}
+
+// max_connections lets the others wait in the queue.
+func TestMaxConnectionsWaitInTheQueue(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve"), toml: "[limits]\nmax_connections = 2\n"})
+	d.startServing()
+	first, second := dialEcho(t, d.address), dialEcho(t, d.address)
+	answered := make(chan string, 1)
+	go func() { // ends with the answer, which the closing below lets come
+		got, err := d.get("/")
+		if err != nil {
+			got = err.Error()
+		}
+		answered <- got
+	}()
+	first.say(t, "a", "v1 a")
+	if got := d.generation(1).InFlight; got != 2 {
+		t.Fatalf("%d in flight, max_connections is 2", got)
+	}
+	select {
+	case got := <-answered:
+		t.Fatalf("a third connection was answered: %q", got)
+	default:
+	}
+	second.conn.Close()
+	if got := <-answered; !strings.HasPrefix(got, "v1") {
+		t.Fatalf("after one left: %q", got)
+	}
+}
+
+// While held, connections wait unrefused; a promote during the hold decides who
+// serves them.
+func TestHoldAndResume(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve")})
+	d.startServing()
+	d.mustCtl("hold")
+	d.awaitState("held")
+	const clients = 50
+	answers := make(chan string, clients)
+	for range clients {
+		go func() { // ends with its answer, which comes after the resume
+			got, err := d.get("/")
+			if err != nil {
+				got = err.Error()
+			}
+			answers <- got
+		}()
+	}
+	before := d.generation(1).Accepted
+	d.mustCtl("promote", "v2")
+	if got := d.generation(1).Accepted; got != before {
+		t.Fatalf("%d connections were taken while held", got-before)
+	}
+	select {
+	case got := <-answers:
+		t.Fatalf("answered while held: %q", got)
+	default:
+	}
+	d.mustCtl("resume")
+	for range clients {
+		if got := <-answers; !strings.HasPrefix(got, "v2") {
+			t.Fatalf("after the resume: %q", got)
+		}
+	}
+	d.mustCtl("hold", "--max", "100ms")
+	if d.status().HeldUntil == nil && d.status().State == "held" {
+		t.Fatal("status does not say until when it holds")
+	}
+	d.awaitState("serving")
+}
+
+// A promote goes on when the client that asked for it goes away.
+func TestAClientThatGoesAwayCancelsNothing(t *testing.T) {
+	d := newDaemon(t, setup{command: scripted(t, "serve", "serve"), toml: "[ready]\ncheck = \"command\"\ncommand = [\"/bin/sh\", \"-c\", \"test -e " + "$PROXYD_CONTROL.go\"]\n"})
+	d.start()
+	release := d.socket() + ".go"
+	touch(t, release)
+	d.awaitState("serving")
+	remove(t, release)
+	if _, stderr, code := d.ctl("promote", "v2", "--timeout", (50 * time.Millisecond).String()); code != 75 {
+		t.Fatalf("promote --timeout: exit %d\n%s", code, stderr)
+	}
+	touch(t, release)
+	d.await("the promote to be done", func() bool { return d.status().Current == 2 })
+	d.mustAnswer("v2")
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package main
+
+// raceFlag builds the programs under test as the tests were.
+var raceFlag = []string{"-race"}

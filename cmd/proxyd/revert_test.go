@@ -1,0 +1,59 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRevertIsInstantWhileThePreviousRuns(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve")})
+	d.startServing()
+	l := startTraffic(t, d.address)
+	idle := dialEcho(t, d.address) // keeps generation 1 draining
+	d.mustCtl("promote", "v2")
+	d.mustAnswer("v2")
+	if r := d.result("revert"); !r.Switched || r.Started || r.Generation != 1 || r.Previous != 2 {
+		t.Fatalf("revert while draining: %+v", r)
+	}
+	d.mustAnswer("v1")
+	idle.say(t, "hi", "v1 hi")
+	d.mustCtl("promote", "v3")
+	idle.conn.Close()
+	// The load's kept connections are on generation 1, too; they end with it.
+	l.stop()
+	d.awaitGeneration(1, "standby")
+	if r := d.result("revert"); !r.Switched || r.Started || r.Generation != 1 {
+		t.Fatalf("revert from standby: %+v", r)
+	}
+	d.mustAnswer("v1")
+	l.check()
+}
+
+func TestRevertOfAStoppedGenerationStartsIt(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve")})
+	d.startServing()
+	d.mustCtl("promote", "v2")
+	d.awaitGeneration(1, "standby")
+	d.mustCtl("retire")
+	d.awaitGeneration(1, "stopped")
+	if r := d.result("revert"); !r.Switched || !r.Started || r.Generation != 1 {
+		t.Fatalf("revert of a stopped generation: %+v", r)
+	}
+	d.mustAnswer("v1")
+	out := d.mustCtl("revert")
+	if !strings.Contains(out, "v2") {
+		t.Fatalf("the second revert says %q", out)
+	}
+	d.mustAnswer("v2")
+}
+
+func TestIfCurrentIsACompareAndSwap(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve")})
+	d.startServing()
+	if _, stderr, code := d.ctl("promote", "v2", "--if-current", "7"); code != 6 || !strings.Contains(stderr, "1") {
+		t.Fatalf("promote --if-current 7: exit %d, %s", code, stderr)
+	}
+	d.mustAnswer("v1")
+	d.mustCtl("promote", "v2", "--if-current", "1")
+	d.mustAnswer("v2")
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed8fae2174/proxyd/backend"
+)
+
+// proxyd says READY=1 only when a generation serves, then what it serves, and
+// pings the watchdog.
+func TestWhatSystemdIsTold(t *testing.T) {
+	path := filepath.Join(shortTempDir(t), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	said := make(chan string, 1000)
+	go func() { // ends with conn
+		defer close(said)
+		buf := make([]byte, 4096)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			said <- string(buf[:n])
+		}
+	}()
+	gate := filepath.Join(shortTempDir(t), "go")
+	d := newDaemon(t, setup{command: self(t, "serve"),
+		toml: "[ready]\ncheck = \"command\"\ncommand = [\"/usr/bin/test\", \"-e\", \"" + gate + "\"]\n",
+		env:  []string{"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=100000"}})
+	d.start()
+	next := func() string {
+		select {
+		case s := <-said:
+			return s
+		case <-time.After(patience):
+			t.Fatal("systemd is told nothing more")
+			return ""
+		}
+	}
+	for s := next(); s != "WATCHDOG=1"; s = next() {
+		if s == "READY=1" {
+			t.Fatal("READY=1 before the first generation is ready")
+		}
+	}
+	touch(t, gate)
+	var seen []string
+	for !strings.Contains(strings.Join(seen, "\n"), "STATUS=serving: generation 1 (v1)") {
+		seen = append(seen, next())
+	}
+	if !strings.Contains(strings.Join(seen, "\n"), "READY=1") {
+		t.Fatalf("no READY=1 among %q", seen)
+	}
+	d.stop()
+	conn.Close()
+	var last []string
+	for s := range said {
+		last = append(last, s)
+	}
+	if !strings.Contains(strings.Join(last, "\n"), "STOPPING=1") {
+		t.Fatalf("no STOPPING=1 among %q", last)
+	}
+}
+
+func TestWatchdogPause(t *testing.T) {
+	for _, c := range []struct {
+		usec, pid string
+		want      time.Duration
+	}{
+		{"", "", statusEvery},
+		{"2000000", "", time.Second},
+		{"2000000", strconv.Itoa(os.Getpid()), time.Second},
+		{"2000000", "1", statusEvery},
+		{"900000000", "", statusEvery},
+		{"-5", "", statusEvery},
+		{"many", "", statusEvery},
+	} {
+		env := map[string]string{"WATCHDOG_USEC": c.usec, "WATCHDOG_PID": c.pid}
+		if got := watchdogPause(func(k string) string { return env[k] }); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}
+
+func TestStatusLine(t *testing.T) {
+	st := backend.Status{State: backend.ServiceServing, Current: 3, Generations: []backend.GenerationStatus{
+		{ID: 2, Release: "v1", State: backend.Draining, Counts: backend.Counts{InFlight: 4}},
+		{ID: 3, Release: "v2", State: backend.Current, Counts: backend.Counts{InFlight: 12}},
+	}}
+	if got, want := statusLine(st), "serving: generation 3 (v2), 12 in flight; 1 draining, 4 in flight"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := statusLine(backend.Status{State: backend.ServiceStarting}); got != "starting" {
+		t.Errorf("got %q", got)
+	}
+}
