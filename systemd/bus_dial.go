@@ -1,5 +1,3 @@
-//go:build sdbus
-
 package systemd
 
 import (
