@@ -151,9 +151,9 @@ func (d *daemon) openDriver(socket string) error {
 		return err
 	}
 	d.driver = &execDriver{
-		processes: d.processes, config: d.config, service: d.name, control: socket, dir: d.runtimeDir,
-		listeners: listenerNames(d.listeners), kept: map[uint64]*keptSockets{},
-		log: d.log.Named("driver"),
+		processes: d.processes, config: d.config, service: d.name, control: socket,
+		sockets: newGenerationSockets(d.runtimeDir, listenerNames(d.listeners), d.log.Named("driver")),
+		log:     d.log.Named("driver"),
 	}
 	return nil
 }

@@ -5,34 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"path/filepath"
-	"strconv"
-	"sync"
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend"
 	"github.com/seed8fae2174/proxyd/backend/process"
 )
 
 // execDriver adapts package process and the generations' own sockets of package
-// activation to what the supervisor asks of a driver. A generation that is
-// handed its sockets keeps them from its first start until Release: proxyd holds
-// them open while it is started again, so its clients wait instead of failing.
+// activation to what the supervisor asks of a driver.
 type execDriver struct {
 	processes *process.Driver
 	config    *Config
 	service   string
-	control   string   // path of the control socket, which marks our processes
-	dir       string   // the runtime directory
-	listeners []string // names, in the order that they are handed over
+	control   string // path of the control socket, which marks our processes
+	sockets   *generationSockets
 	log       hclog.Logger
-
-	mu   sync.Mutex
-	kept map[uint64]*keptSockets
 }
 
 var _ backend.Driver = (*execDriver)(nil)
@@ -56,10 +45,6 @@ func (p execPlan) with(c *Config) *Config {
 	return &planned
 }
 
-func (d *execDriver) genDir(id uint64) string {
-	return filepath.Join(d.dir, "gen-"+strconv.FormatUint(id, 10))
-}
-
 // Plan fixes what a generation runs. Its addresses are picked when it starts.
 func (d *execDriver) Plan(uint64, string) (json.RawMessage, error) {
 	b := d.config.Backend
@@ -73,13 +58,9 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 	if err := json.Unmarshal(l.Plan, &plan); err != nil {
 		return nil, fmt.Errorf("read plan: %w", err)
 	}
-	// Searchable by all, as a program may drop its privileges before it speaks to
-	// its notify socket; the sockets in it have modes of their own.
-	if err := os.MkdirAll(d.genDir(l.ID), 0o711); err != nil {
-		return nil, fmt.Errorf("make generation directory: %w", err)
-	}
 	run := &execRun{driver: d, config: plan.with(d.config), launch: l, known: make(chan struct{})}
-	if err := d.openSockets(run); err != nil {
+	var err error
+	if run.kept, err = d.sockets.open(l.ID, run.config); err != nil {
 		return nil, err
 	}
 	argv, env, dir, err := d.commandLine(run)
@@ -89,15 +70,19 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 	if err := run.listenNotify(); err != nil {
 		return nil, err
 	}
+	var files []process.File
+	for _, s := range run.kept.handed {
+		files = append(files, process.File{Name: s.Name, FD: s.FD})
+	}
 	p, err := d.processes.Start(ctx, process.Spec{
 		Generation: l.ID,
 		Argv:       argv,
 		Env:        env,
 		Dir:        dir,
-		Files:      run.files,
+		Files:      files,
 		OutputPath: d.outputPath(l.ID),
 	}, func(identity process.Identity) error {
-		b, err := json.Marshal(execIdentity{Process: identity, Addresses: textAddresses(run.addresses)})
+		b, err := json.Marshal(execIdentity{Process: identity, Addresses: textAddresses(run.kept.addresses)})
 		if err != nil {
 			return err
 		}
@@ -119,14 +104,18 @@ type execIdentity struct {
 	Addresses map[string]string `json:"addresses"`
 }
 
-func (d *execDriver) outputPath(id uint64) string { return filepath.Join(d.genDir(id), "output") }
+func (d *execDriver) outputPath(id uint64) string {
+	return filepath.Join(d.sockets.genDir(id), "output")
+}
 
-func (d *execDriver) notifyPath(id uint64) string { return filepath.Join(d.genDir(id), "notify") }
+func (d *execDriver) notifyPath(id uint64) string {
+	return filepath.Join(d.sockets.genDir(id), "notify")
+}
 
 // Adopt takes over a process of an earlier proxyd. The sockets that it was
 // handed are its own now: proxyd's end of them went with the earlier proxyd.
 func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.RawMessage) (backend.Run, error) {
-	run := &execRun{driver: d, launch: l, addresses: map[string]net.Addr{}, known: make(chan struct{})}
+	run := &execRun{driver: d, launch: l, known: make(chan struct{})}
 	var plan execPlan
 	var known execIdentity
 	if err := errors.Join(json.Unmarshal(l.Plan, &plan), json.Unmarshal(identity, &known)); err != nil {
@@ -134,14 +123,11 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 	}
 	run.config = plan.with(d.config)
 	if len(known.Addresses) == 0 { // found, rather than remembered
-		known.Addresses = d.unixAddresses(l.ID)
+		known.Addresses = d.sockets.unixAddresses(l.ID)
 	}
-	for name, text := range known.Addresses {
-		addr, err := activation.ParseAddress(text)
-		if err != nil {
-			return nil, err
-		}
-		run.addresses[name] = addr
+	addresses, err := parseAddresses(known.Addresses)
+	if err != nil {
+		return nil, err
 	}
 	p, err := d.processes.Adopt(known.Process, l.ID, d.outputPath(l.ID))
 	if errors.Is(err, process.ErrGone) {
@@ -152,7 +138,7 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 	}
 	run.process = p
 	close(run.known)
-	d.adoptSockets(run)
+	run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), addresses)
 	if err := run.listenNotify(); err != nil {
 		return nil, err
 	}
@@ -187,12 +173,8 @@ func (d *execDriver) Sweep(_ context.Context, keep []uint64) error {
 		kept[id] = true
 	}
 	_, err := d.processes.Sweep(kept)
-	dirs, globErr := filepath.Glob(filepath.Join(d.dir, "gen-*"))
-	for _, dir := range dirs {
-		id, parseErr := strconv.ParseUint(filepath.Base(dir)[len("gen-"):], 10, 64)
-		if parseErr == nil && !kept[id] {
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
-	}
-	return errors.Join(err, globErr)
+	return errors.Join(err, d.sockets.sweep(keep))
 }
+
+// Release gives up what was kept for a generation between its runs.
+func (d *execDriver) Release(id uint64) { d.sockets.release(id) }

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net"
+
+	"github.com/seed8fae2174/proxyd/activation"
 )
 
 // generationName is how a generation is spoken of: 4 (v2).
@@ -27,4 +29,17 @@ func textAddresses(addresses map[string]net.Addr) map[string]string {
 		text[name] = textAddress(a)
 	}
 	return text
+}
+
+// parseAddresses is the inverse of textAddresses.
+func parseAddresses(text map[string]string) (map[string]net.Addr, error) {
+	addresses := map[string]net.Addr{}
+	for name, t := range text {
+		a, err := activation.ParseAddress(t)
+		if err != nil {
+			return nil, err
+		}
+		addresses[name] = a
+	}
+	return addresses, nil
 }

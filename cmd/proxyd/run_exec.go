@@ -15,14 +15,12 @@ import (
 
 // execRun is one process of a generation under the exec driver.
 type execRun struct {
-	driver    *execDriver
-	launch    backend.Launch
-	config    *Config // with what its plan fixed
-	addresses map[string]net.Addr
-	held      map[string]int // descriptors of the queues that proxyd holds open
-	files     []process.File
-	notify    *activation.NotifySocket
-	notices   chan backend.Notice
+	driver  *execDriver
+	launch  backend.Launch
+	config  *Config // with what its plan fixed
+	kept    *keptSockets
+	notify  *activation.NotifySocket
+	notices chan backend.Notice
 
 	known   chan struct{}    // closed once process is set
 	process *process.Process // nil where the start failed
@@ -62,7 +60,7 @@ func (r *execRun) translate() {
 
 func (r *execRun) PID() int                       { return r.process.Identity().PID }
 func (r *execRun) Unit() string                   { return "" }
-func (r *execRun) Addresses() map[string]net.Addr { return r.addresses }
+func (r *execRun) Addresses() map[string]net.Addr { return r.kept.addresses }
 func (r *execRun) Done() <-chan struct{}          { return r.process.Done() }
 func (r *execRun) Signal(s syscall.Signal) error  { return r.process.Signal(s) }
 func (r *execRun) Kill() error                    { return r.process.Kill() }
@@ -91,14 +89,7 @@ func (r *execRun) Clear() {
 }
 
 // Waiting counts the connections in a queue that proxyd holds open.
-func (r *execRun) Waiting(listener string) (int, bool) {
-	fd, ok := r.held[listener]
-	if !ok {
-		return 0, false
-	}
-	n, err := activation.QueueLength(fd)
-	return n, err == nil
-}
+func (r *execRun) Waiting(listener string) (int, bool) { return r.kept.waiting(listener) }
 
 // Command runs a readiness command, with the generation's environment and its
 // placeholders.
@@ -107,7 +98,7 @@ func (r *execRun) Command(ctx context.Context, argv []string) error {
 	if err != nil {
 		return err
 	}
-	values, _ := r.driver.values(r)
+	values, _ := placeholderValues(r.launch, r.driver.sockets.listeners, r.kept.addresses)
 	if argv, err = Expand(argv, values); err != nil {
 		return err
 	}

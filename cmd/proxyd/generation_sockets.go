@@ -1,0 +1,215 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed8fae2174/proxyd/activation"
+)
+
+// generationSockets makes and keeps the generations' own sockets, whichever
+// driver runs them. A generation that is handed its sockets keeps them from its
+// first start until release: proxyd holds them open while it is started again,
+// so its clients wait instead of failing.
+type generationSockets struct {
+	dir       string   // the runtime directory
+	listeners []string // names, in the order that they are handed over
+	log       hclog.Logger
+
+	mu   sync.Mutex
+	kept map[uint64]*keptSockets
+}
+
+// keptSockets is what a generation keeps between its runs: the sockets that it
+// is handed, which proxyd holds open, or the ports that it binds.
+type keptSockets struct {
+	addresses map[string]net.Addr
+	handed    []activation.Listener
+	ports     []int
+}
+
+func newGenerationSockets(dir string, listeners []string, log hclog.Logger) *generationSockets {
+	return &generationSockets{dir: dir, listeners: listeners, log: log, kept: map[uint64]*keptSockets{}}
+}
+
+// genDir is a generation's own directory, below the runtime directory.
+func (s *generationSockets) genDir(id uint64) string {
+	return filepath.Join(s.dir, "gen-"+strconv.FormatUint(id, 10))
+}
+
+// open makes the generation's directory and gives its addresses and the sockets
+// that it is handed, the same as at its last run. What it gives is not changed
+// afterwards, and closed by release.
+func (s *generationSockets) open(id uint64, config *Config) (*keptSockets, error) {
+	// Searchable by all, as a program may drop its privileges before it speaks to
+	// its notify socket; the sockets in it have modes of their own.
+	if err := os.MkdirAll(s.genDir(id), 0o711); err != nil {
+		return nil, fmt.Errorf("make generation directory: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.kept[id]
+	if k == nil {
+		var err error
+		if k, err = s.make(id, config); err != nil {
+			return nil, err
+		}
+		s.kept[id] = k
+	}
+	if !config.BindsItself() {
+		return k, nil
+	}
+	for _, a := range k.addresses { // a program that died leaves its socket behind
+		if err := removeSocket(a); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+func removeSocket(a net.Addr) error {
+	if a.Network() != "unix" {
+		return nil
+	}
+	if err := os.Remove(a.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove old socket: %w", err)
+	}
+	return nil
+}
+
+// make picks the addresses of a generation and, where it is handed its sockets,
+// makes them.
+func (s *generationSockets) make(id uint64, config *Config) (*keptSockets, error) {
+	k := &keptSockets{addresses: map[string]net.Addr{}}
+	for _, name := range s.listeners {
+		var addr net.Addr = &net.UnixAddr{Net: "unix", Name: s.socketPath(id, name)}
+		if config.WantsTCP(name) {
+			tcp := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
+			addr = tcp
+			if config.BindsItself() {
+				port, err := activation.FreePort()
+				if err != nil {
+					k.release()
+					return nil, err
+				}
+				tcp.Port = port
+				k.ports = append(k.ports, port)
+			}
+		}
+		if !config.BindsItself() {
+			err := removeSocket(addr)
+			var l activation.Listener
+			if err == nil {
+				l, err = activation.Private(name, addr)
+			}
+			if err != nil {
+				k.release()
+				return nil, fmt.Errorf("make socket of listener %q: %w", name, err)
+			}
+			k.handed = append(k.handed, l)
+			addr = l.Addr
+		}
+		k.addresses[name] = addr
+	}
+	return k, nil
+}
+
+func (s *generationSockets) socketPath(id uint64, listener string) string {
+	return filepath.Join(s.genDir(id), listener+".sock")
+}
+
+// unixAddresses is where a generation listens if it has nothing but unix
+// sockets: all that can be known of one whose state was lost.
+func (s *generationSockets) unixAddresses(id uint64) map[string]string {
+	addresses := map[string]string{}
+	for _, name := range s.listeners {
+		addresses[name] = "unix:" + s.socketPath(id, name)
+	}
+	return addresses
+}
+
+// adopt keeps what an adopted run has for its next one: the ports that it binds,
+// or the sockets that it was handed, which pid holds. Where those cannot be had
+// back, they are the process's alone, and its next run gets new ones.
+func (s *generationSockets) adopt(id uint64, config *Config, pid int, addresses map[string]net.Addr) *keptSockets {
+	k := &keptSockets{addresses: addresses}
+	for name, a := range addresses {
+		if tcp, ok := a.(*net.TCPAddr); ok && config.BindsItself() {
+			activation.ReservePort(tcp.Port)
+			k.ports = append(k.ports, tcp.Port)
+		}
+		if config.BindsItself() {
+			continue
+		}
+		l, err := activation.Recover(pid, name, a)
+		if err != nil {
+			s.log.Debug("clients will not wait if this generation is started again", "generation", id, "error", err)
+			k.release()
+			return &keptSockets{addresses: addresses}
+		}
+		k.handed = append(k.handed, l)
+	}
+	// The order of descriptors is the order of listeners, as at the first start.
+	slices.SortFunc(k.handed, func(a, b activation.Listener) int {
+		return slices.Index(s.listeners, a.Name) - slices.Index(s.listeners, b.Name)
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept[id] = k
+	return k
+}
+
+// release closes what was kept for a generation and removes its directory.
+func (s *generationSockets) release(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.kept[id]; k != nil {
+		k.release()
+		delete(s.kept, id)
+	}
+	if err := os.RemoveAll(s.genDir(id)); err != nil {
+		s.log.Warn("cannot remove a generation's directory", "generation", id, "error", err)
+	}
+}
+
+// sweep removes the directories of generations that are none of keep.
+func (s *generationSockets) sweep(keep []uint64) error {
+	dirs, err := filepath.Glob(filepath.Join(s.dir, "gen-*"))
+	for _, dir := range dirs {
+		id, parseErr := strconv.ParseUint(filepath.Base(dir)[len("gen-"):], 10, 64)
+		if parseErr == nil && !slices.Contains(keep, id) {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
+}
+
+func (k *keptSockets) release() {
+	for _, l := range k.handed {
+		_ = l.Close() // its directory goes next
+	}
+	for _, p := range k.ports {
+		activation.ReleasePort(p)
+	}
+}
+
+// waiting counts the connections in the queue of a listener that proxyd holds
+// open; ok is false where it holds none.
+func (k *keptSockets) waiting(listener string) (n int, ok bool) {
+	for _, l := range k.handed {
+		if l.Name == listener {
+			n, err := activation.QueueLength(l.FD)
+			return n, err == nil
+		}
+	}
+	return 0, false
+}
