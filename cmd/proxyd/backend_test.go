@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // runTestBackend is the service behind proxyd in these tests. Its first argument
@@ -26,6 +28,7 @@ import (
 //	die         writes a line and exits with 3
 //	dieready    sends READY=1, serves, and exits when the file of the next
 //	            argument exists
+//	flip        says whether its socket has O_NONBLOCK, changes that, and exits
 //	stubborn    serves, and ignores TERM
 //	escape      serves, and leaves a grandchild in a session of its own, whose
 //	            number it writes to the file of the next argument
@@ -43,6 +46,11 @@ func runTestBackend(mode string, args []string) {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGHUP)
 		_, _ = io.Copy(io.Discard, os.NewFile(3, "never written to")) // ends with the test
 		select {}
+	case "flip":
+		flags, _ := unix.FcntlInt(3, unix.F_GETFL, 0)
+		_, _ = unix.FcntlInt(3, unix.F_SETFL, flags^unix.O_NONBLOCK)
+		fmt.Println("non-blocking:", flags&unix.O_NONBLOCK != 0)
+		os.Exit(3)
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 	case "escape":

@@ -44,6 +44,12 @@ type BackendConfig struct {
 	Release string            `toml:"release"` // the first generation's, where no state exists
 	Dir     string            `toml:"dir"`     // working directory; empty: proxyd's own
 	Env     map[string]string `toml:"env"`     // added to proxyd's own; with placeholders
+
+	// NonBlocking sets O_NONBLOCK on the sockets that a generation is handed, as
+	// systemd's NonBlocking= does. A program whose processes share a socket and
+	// wait for it by epoll may need it: of two that wake for one connection, the
+	// second would stay in accept(2), with all that it serves.
+	NonBlocking bool `toml:"non_blocking"`
 }
 
 // ReadyConfig says when a generation counts as ready.

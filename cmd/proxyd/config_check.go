@@ -111,6 +111,8 @@ func (c *Config) checkBackend() {
 	}
 	c.check(b.Dir == "" || path.IsAbs(b.Dir), "backend.dir", fmt.Sprintf("%q is not a whole path", b.Dir), "begin it with /")
 	c.check(!hasNUL(b.Dir), "backend.dir", "holds a NUL byte", "")
+	c.check(!b.NonBlocking || !c.BindsItself(), "backend.non_blocking",
+		"is for a program that is handed its sockets, and this one binds by itself", "")
 	for name, value := range b.Env {
 		c.checkVariable(join("backend.env", name), name, value)
 	}

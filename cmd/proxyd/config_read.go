@@ -113,6 +113,12 @@ func (c *Config) value(key string, value any, field reflect.Value) {
 			hint = ""
 		}
 		c.wrong(key, "must be a string, and is "+kindOf(value), hint)
+	case reflect.Bool:
+		if b, ok := value.(bool); ok {
+			field.SetBool(b)
+			return
+		}
+		c.wrong(key, "must be true or false, and is "+kindOf(value), "")
 	case reflect.Int:
 		if n, ok := value.(int64); ok {
 			field.SetInt(n)

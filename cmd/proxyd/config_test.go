@@ -95,6 +95,7 @@ path = "relay"
 release = "r7"
 dir = "/srv/{release}"
 env = { TZ = "UTC", "X" = "{generation}" }
+non_blocking = true
 [ready]
 check = "command"
 command = ["check", "{address:admin}", "{address}"]
@@ -126,7 +127,7 @@ half_close_timeout = "14s"
 		Name:      "web",
 		Listeners: []ListenerConfig{{"main", "unix:/run/x.sock"}, {"admin", "[::1]:0"}},
 		Backend: BackendConfig{Driver: "exec", Command: []string{"web"}, Sockets: "activation", Family: "tcp",
-			Path: "relay", Release: "r7", Dir: "/srv/{release}", Env: map[string]string{"TZ": "UTC", "X": "{generation}"}},
+			Path: "relay", Release: "r7", Dir: "/srv/{release}", Env: map[string]string{"TZ": "UTC", "X": "{generation}"}, NonBlocking: true},
 		Ready: ReadyConfig{Check: "command", Path: "/x", Command: []string{"check", "{address:admin}", "{address}"},
 			Interval: s(2), Timeout: s(3), Successes: 4, Deadline: s(5)},
 		Promote: PromoteConfig{s(6)},

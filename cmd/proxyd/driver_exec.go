@@ -35,6 +35,8 @@ type execPlan struct {
 	Dir     string            `json:"dir,omitempty"`
 	Sockets string            `json:"sockets"`
 	Family  string            `json:"family"`
+
+	NonBlocking bool `json:"non_blocking,omitempty"`
 }
 
 // with gives the service's config with what the plan fixed.
@@ -42,13 +44,16 @@ func (p execPlan) with(c *Config) *Config {
 	planned := *c
 	planned.Backend.Command, planned.Backend.Env, planned.Backend.Dir = p.Command, p.Env, p.Dir
 	planned.Backend.Sockets, planned.Backend.Family = p.Sockets, p.Family
+	planned.Backend.NonBlocking = p.NonBlocking
 	return &planned
 }
 
 // Plan fixes what a generation runs. Its addresses are picked when it starts.
 func (d *execDriver) Plan(uint64, string) (json.RawMessage, error) {
 	b := d.config.Backend
-	return json.Marshal(execPlan{Command: b.Command, Env: b.Env, Dir: b.Dir, Sockets: b.Sockets, Family: b.Family})
+	return json.Marshal(execPlan{
+		Command: b.Command, Env: b.Env, Dir: b.Dir, Sockets: b.Sockets, Family: b.Family, NonBlocking: b.NonBlocking,
+	})
 }
 
 // Start makes the generation's directory, sockets and notify socket, and starts

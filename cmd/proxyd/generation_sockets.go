@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed8fae2174/proxyd/activation"
 )
@@ -64,6 +65,13 @@ func (s *generationSockets) open(id uint64, config *Config) (*keptSockets, error
 			return nil, err
 		}
 		s.kept[id] = k
+	}
+	for _, l := range k.handed {
+		// At each start: the flag is the socket's, and a program that had it before
+		// may have changed it.
+		if err := unix.SetNonblock(l.FD, config.Backend.NonBlocking); err != nil {
+			return nil, fmt.Errorf("set O_NONBLOCK of listener %q: %w", l.Name, err)
+		}
 	}
 	if !config.BindsItself() {
 		return k, nil
