@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -84,6 +85,16 @@ func (h *History) keep(e Entry) {
 
 // Highest gives the highest number of a generation that history tells of.
 func (h *History) Highest() uint64 { return h.highest }
+
+// release gives what a generation ran, as far as history tells of it.
+func (h *History) release(generation uint64) string {
+	for _, e := range slices.Backward(h.entries) {
+		if e.Gen == generation && e.Release != "" {
+			return e.Release
+		}
+	}
+	return ""
+}
 
 // Add numbers e and appends it. It gives the numbered entry; an error says that
 // it is in memory only.

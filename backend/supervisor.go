@@ -287,6 +287,9 @@ func (s *Supervisor) rebuild(ctx context.Context) Durable {
 	}
 	var d Durable
 	for _, f := range found {
+		if f.Release == "" { // its program has overwritten its environment
+			f.Release = s.cfg.History.release(f.ID)
+		}
 		plan, err := s.cfg.Driver.Plan(f.ID, f.Release)
 		if err != nil {
 			s.log.Error("cannot plan a found generation", "generation", f.ID, "error", err)

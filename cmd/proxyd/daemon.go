@@ -146,6 +146,7 @@ func (d *daemon) openDriver(socket string) error {
 	var err error
 	d.processes, err = process.New(process.Config{
 		Service: d.name, Marker: socket, Log: d.log.Named("process"), Output: d.output,
+		OutputOf: outputOf(d.runtimeDir),
 	})
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -134,23 +136,39 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 	if err != nil {
 		return nil, err
 	}
-	p, err := d.processes.Adopt(known.Process, l.ID, d.outputPath(l.ID))
-	if errors.Is(err, process.ErrGone) {
-		return nil, fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
-	}
-	if err != nil {
-		return nil, err
-	}
-	run.process = p
-	close(run.known)
-	run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), addresses)
+	// First what can be undone: once adopted, a process is watched to its end.
 	if err := run.listenNotify(); err != nil {
 		return nil, err
 	}
+	run.process, err = d.processes.Adopt(known.Process, l.ID, d.outputPath(l.ID))
+	close(run.known)
+	if err != nil {
+		if errors.Is(err, process.ErrGone) {
+			err = fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
+		}
+		return nil, errors.Join(err, run.notify.Close())
+	}
+	run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), addresses)
 	return run, nil
 }
 
-// Found lists the generations that run, by what their environment says.
+// outputOf tells from the path of a FIFO below the runtime directory which
+// generation writes to it: how a program is found that has overwritten its
+// environment.
+func outputOf(runtimeDir string) func(path string) (generation uint64, ok bool) {
+	return func(path string) (uint64, bool) {
+		dir, err := filepath.EvalSymlinks(runtimeDir)
+		if err != nil {
+			return 0, false
+		}
+		name, ok := strings.CutPrefix(filepath.Base(filepath.Dir(path)), "gen-")
+		id, err := strconv.ParseUint(name, 10, 64)
+		return id, ok && err == nil && path == filepath.Join(dir, "gen-"+name, "output")
+	}
+}
+
+// Found lists the generations that run, by what their environment and their
+// output say.
 func (d *execDriver) Found(context.Context) ([]backend.Found, error) {
 	running, err := d.processes.Running()
 	if err != nil {

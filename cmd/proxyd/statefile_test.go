@@ -95,6 +95,24 @@ func TestALostStateIsRebuiltFromWhatRuns(t *testing.T) {
 	}
 }
 
+// nginx overwrites its environment with its title: it is found by its output.
+func TestALostStateIsRebuiltFromAProgramWithoutAMark(t *testing.T) {
+	way := nginxWays[0]
+	d := newDaemon(t, setup{command: nginxCommand(t, way.listen, way.find, way.handed)})
+	d.startServing()
+	d.mustCtl("promote", "v2")
+	pid := d.generation(2).PID
+	d.kill9()
+	for _, path := range d.everyCopy() {
+		remove(t, path)
+	}
+	d.startServing()
+	d.mustAnswer("v2")
+	if g := d.generation(2); g.PID != pid || g.Release != "v2" {
+		t.Errorf("generation 2 (%s) is process %d, was v2 and process %d", g.Release, g.PID, pid)
+	}
+}
+
 func TestAStateOfANewerSchemaIsRefusedAndNothingIsTouched(t *testing.T) {
 	d, pids := promoted(t)
 	path := filepath.Join(d.dir, "state/state.json")
