@@ -273,7 +273,7 @@ func (s *Supervisor) draining(a WatchDrain, drained <-chan struct{}) {
 	defer s.tasks.Done()
 	select {
 	case <-drained:
-		s.post(Drained{Gen: a.Gen, Serial: a.Serial})
+		s.post(Drained(a))
 	case <-s.quit:
 	}
 }

@@ -147,7 +147,7 @@ func (w *world) do(a Action) Event {
 	case Route:
 		w.routed = a.Gen
 	case WatchDrain:
-		w.drains = append(w.drains, Drained{Gen: a.Gen, Serial: a.Serial})
+		w.drains = append(w.drains, Drained(a))
 		w.lastDrain[a.Gen] = a.Serial
 	case Stop:
 		w.asked[a.Gen] = true
