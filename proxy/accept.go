@@ -113,8 +113,17 @@ func (l *loop) admit(fd int32, listener int) {
 	}
 	c.state = waiting
 	c.due = l.now + l.proxy.connectTimeout
+	believed := l.proxy.headers[listener].believes(fd)
 	if errno := l.os.watch(unix.EPOLL_CTL_ADD, fd, edges, c.key(client)); errno != 0 {
 		l.abort(c)
+		return
+	}
+	if believed {
+		c.state = hearing
+		l.hear(c)
+		if c.state == hearing {
+			l.timers.add(timer{l.now + l.proxy.headerTimeout, c.key(client), hearNoMore})
+		}
 		return
 	}
 	l.dial(c)

@@ -12,6 +12,7 @@ type state uint8
 
 const (
 	unused     state = iota // in the slab's free list
+	hearing                 // the client's PROXY header
 	waiting                 // for the next try to connect
 	connecting              // TCP, in progress
 	relaying
@@ -62,6 +63,7 @@ type conn struct {
 	listener uint8
 	tries    uint8
 	queued   bool // in pump.again
+	headed   bool // its client's PROXY header is still unread
 	ending   bool // waits until its bytes are acknowledged, then is reset
 }
 

@@ -95,6 +95,9 @@ func (l *loop) reached(c *conn, watch uint32) {
 	}
 	c.state = relaying
 	c.due = 0
+	if l.proxy.headers[c.listener].any() && !l.introduce(c) {
+		return
+	}
 	l.proceed(c)
 	l.count(c)
 }

@@ -78,7 +78,7 @@ type front struct {
 func newFront(t testing.TB, network string, cfg Config) front {
 	t.Helper()
 	ln := listenOn(t, network)
-	cfg.Listeners = []Listener{{"web", descriptorOf(t, ln)}}
+	cfg.Listeners = []Listener{{Name: "web", FD: descriptorOf(t, ln)}}
 	p, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -82,10 +82,10 @@ func fewDescriptors() int {
 		if err != nil {
 			return err
 		}
-		if _, err := New(Config{Listeners: []Listener{{"web", int(file.Fd())}}, Reserve: 1000}); !errors.Is(err, ErrLimits) {
+		if _, err := New(Config{Listeners: []Listener{{Name: "web", FD: int(file.Fd())}}, Reserve: 1000}); !errors.Is(err, ErrLimits) {
 			return fmt.Errorf("a reserve beyond the limit: %v", err)
 		}
-		p, err := New(Config{Listeners: []Listener{{"web", int(file.Fd())}}, Loops: 1})
+		p, err := New(Config{Listeners: []Listener{{Name: "web", FD: int(file.Fd())}}, Loops: 1})
 		if err != nil {
 			return err
 		}
@@ -276,7 +276,7 @@ func TestConfigRefused(t *testing.T) {
 	}
 	defer unix.Close(tcp)
 	for _, fd := range []int{-1, int(null.Fd()), udp, tcp} {
-		if _, err := New(Config{Listeners: []Listener{{"web", fd}}}); !errors.Is(err, ErrListener) {
+		if _, err := New(Config{Listeners: []Listener{{Name: "web", FD: fd}}}); !errors.Is(err, ErrListener) {
 			t.Errorf("descriptor %d: %v", fd, err)
 		}
 	}

@@ -212,6 +212,9 @@ func (l *loop) event(c *conn, at int, events uint32) {
 		if c.state == waiting && events&unix.EPOLLERR != 0 {
 			l.abort(c) // the client left before anything could serve it
 		}
+		if c.state == hearing {
+			l.hear(c)
+		}
 	}
 }
 
@@ -257,6 +260,14 @@ func (l *loop) expire() {
 			}
 		case pollUnsent:
 			l.pollAgain(c, int(t.key.ref&1))
+		case hearAgain:
+			if c.state == hearing {
+				l.hear(c)
+			}
+		case hearNoMore:
+			if c.state == hearing {
+				l.abort(c)
+			}
 		case moveAgain:
 			l.proceed(c)
 			l.count(c)

@@ -3,7 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"os"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -28,6 +28,16 @@ var (
 type Listener struct {
 	Name string // several listeners may have the same name
 	FD   int    // borrowed: never closed here; tcp or unix, SOCK_STREAM
+
+	// ProxyProtocol is the version of the PROXY protocol, 1 or 2, in which the
+	// generation is told each client's address before its bytes. 0: it is not.
+	ProxyProtocol int
+	// AcceptProxy lists the clients, by their own address, that stand for
+	// others and must begin with a header of either version; it is taken out of
+	// their stream. AcceptProxyUnix makes every client of a unix listener one.
+	// From any other client such bytes are bytes like all others.
+	AcceptProxy     []netip.Prefix
+	AcceptProxyUnix bool
 }
 
 // Config says what a Proxy serves and within which limits.
@@ -47,6 +57,9 @@ type Config struct {
 	// ConnectTimeout is how long a generation that cannot be connected to is
 	// tried again before the client is reset. 0: 5 s.
 	ConnectTimeout time.Duration
+	// HeaderTimeout is how long a client of AcceptProxy has for its header,
+	// after which it is reset. 0: 5 s.
+	HeaderTimeout time.Duration
 	// IdleTimeout resets a connection without activity in either direction;
 	// HalfCloseTimeout one where one side has ended and the other shows no
 	// activity. 0: never.
@@ -71,9 +84,11 @@ type Proxy struct {
 	names     []string
 	listeners []int32
 	isTCP     []bool
+	headers   []headers
 	loops     []*loop
 
 	connectTimeout  int64
+	headerTimeout   int64
 	idle, halfClose time.Duration
 	keepAlive       time.Duration
 	sweep           int64 // ns between two looks for idle connections; 0: never
@@ -98,6 +113,7 @@ func New(cfg Config) (*Proxy, error) {
 	p := &Proxy{
 		log:            cfg.Log,
 		connectTimeout: int64(orElse(cfg.ConnectTimeout, 5*time.Second)),
+		headerTimeout:  int64(orElse(cfg.HeaderTimeout, 5*time.Second)),
 		idle:           max(0, cfg.IdleTimeout),
 		halfClose:      max(0, cfg.HalfCloseTimeout),
 		keepAlive:      orElse(cfg.KeepAlive, time.Minute),
@@ -112,6 +128,11 @@ func New(cfg Config) (*Proxy, error) {
 		if err != nil {
 			return nil, fmt.Errorf("start proxy: listener %q, descriptor %d: %w", l.Name, l.FD, err)
 		}
+		h, err := newHeaders(l)
+		if err != nil {
+			return nil, fmt.Errorf("start proxy: listener %q: %w", l.Name, err)
+		}
+		p.headers = append(p.headers, h)
 		p.names = append(p.names, l.Name)
 		p.listeners = append(p.listeners, int32(l.FD))
 		p.isTCP = append(p.isTCP, tcp)
@@ -153,34 +174,6 @@ func (p *Proxy) abandon() {
 		l.close()
 		unix.Close(int(l.wake))
 	}
-}
-
-// setLimit divides the descriptors: what is open, the reserve, pipes, and two
-// for each connection. It gives the pipes that a loop may lend.
-func (p *Proxy) setLimit(cfg Config) (pipes int, err error) {
-	var lim unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		return 0, fmt.Errorf("read descriptor limit: %w", err)
-	}
-	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return 0, fmt.Errorf("count open descriptors: %w", err)
-	}
-	reserve := cfg.Reserve
-	if reserve <= 0 {
-		reserve = 64
-	}
-	all := int(min(lim.Cur, 1<<30)) - len(open) - reserve
-	pipes = min(16, max(1, all/16/len(p.loops)/2))
-	room := (all - len(p.loops)*2*(pipes+1)) / 2
-	if room < 1 {
-		return 0, fmt.Errorf("limit %d, %d open, %d reserved: %w", lim.Cur, len(open), reserve, ErrLimits)
-	}
-	p.limit = int64(room)
-	if n := cfg.MaxConnections; n > 0 && n < room {
-		p.limit = int64(n)
-	}
-	return pipes, nil
 }
 
 // Switch makes new connections go to r. It returns when every loop has seen
@@ -255,50 +248,6 @@ func (p *Proxy) Progress() []uint64 {
 		l.mu.Unlock()
 	}
 	return turns
-}
-
-// enter takes one of the places for connections; false: none is free.
-func (p *Proxy) enter() bool {
-	if p.live.Add(1) <= p.limit {
-		return true
-	}
-	p.live.Add(-1)
-	return false
-}
-
-// leave gives a place back, and tells the loops that stopped for want of one.
-func (p *Proxy) leave() {
-	p.live.Add(-1)
-	if p.crowded.Load() {
-		p.uncrowd()
-	}
-}
-
-func (p *Proxy) uncrowd() {
-	if !p.crowded.CompareAndSwap(true, false) {
-		return
-	}
-	for _, l := range p.loops {
-		if l.full.CompareAndSwap(true, false) {
-			l.post(command{what: look})
-		}
-	}
-}
-
-// lighter gives a loop that has clearly fewer connections than l, or nil. The
-// kernel wakes the same loop first as long as it sleeps, so long-lived
-// connections would pile up there.
-func (p *Proxy) lighter(l *loop) *loop {
-	mine := l.load.Load()
-	for _, o := range p.loops {
-		if o == l {
-			continue
-		}
-		if its := o.load.Load(); mine > its+8+its/4 {
-			return o
-		}
-	}
-	return nil
 }
 
 // selfRisk tells whether a connect on a route can meet itself.

@@ -309,7 +309,7 @@ func TestCloseLeavesTheListenerOpen(t *testing.T) {
 	ln := listenOn(t, "tcp")
 	fd := descriptorOf(t, ln)
 	back := listenOn(t, "unix")
-	p, err := New(Config{Listeners: []Listener{{"web", fd}}, Loops: 2})
+	p, err := New(Config{Listeners: []Listener{{Name: "web", FD: fd}}, Loops: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

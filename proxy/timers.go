@@ -4,11 +4,12 @@ package proxy
 type purpose uint8
 
 const (
-	dialAgain     purpose = iota // the next try to connect
-	pollUnsent                   // look whether a reset may be sent
-	moveAgain                    // the kernel had no memory
-	acceptAgain                  // accepting failed
-	connectExpiry                // the oldest connect in progress
+	dialAgain   purpose = iota // the next try to connect
+	pollUnsent                 // look whether a reset may be sent
+	moveAgain                  // the kernel had no memory
+	acceptAgain                // accepting failed
+	hearAgain                  // look for a PROXY header
+	hearNoMore                 // it did not come in time
 )
 
 // timer is a thing to do at a time. Timers are never taken back: one whose
