@@ -33,6 +33,9 @@ type Readiness struct {
 	Interval  time.Duration // between tries
 	Timeout   time.Duration // of one try
 	Successes int           // in a row
+	// Greetings is what connections that are made for connect and http begin
+	// with, by listener: where a program expects a header in front of all else.
+	Greetings map[string][]byte
 }
 
 // firstTry is how soon a failed first try is repeated; the pause doubles up to
@@ -159,7 +162,7 @@ func (p *proof) try(ctx context.Context) error {
 // queue.
 func (p *proof) connect(ctx context.Context) error {
 	for name, addr := range p.run.Addresses() {
-		conn, err := dial(ctx, addr)
+		conn, err := p.dial(ctx, name, addr)
 		if err != nil {
 			return err
 		}
@@ -192,6 +195,21 @@ func (p *proof) accepted(ctx context.Context, listener string) error {
 // very port as its own and connect to itself.
 var errSelf = errors.New("nobody listens there")
 
+// dial connects to a listener's address and sends its greeting.
+func (p *proof) dial(ctx context.Context, listener string, addr net.Addr) (net.Conn, error) {
+	conn, err := dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	if greeting := p.readiness.Greetings[listener]; len(greeting) > 0 {
+		if _, err := conn.Write(greeting); err != nil { // fits any socket's buffer
+			conn.Close()
+			return nil, fmt.Errorf("greet %s: %w", addr, err)
+		}
+	}
+	return conn, nil
+}
+
 func dial(ctx context.Context, addr net.Addr) (net.Conn, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, addr.Network(), addr.String())
 	if err != nil {
@@ -219,7 +237,7 @@ func (p *proof) get(ctx context.Context) error {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dial(ctx, addr)
+			return p.dial(ctx, names[0], addr)
 		},
 	}
 	defer transport.CloseIdleConnections()

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -61,6 +62,40 @@ func TestConnectWantsEveryListener(t *testing.T) {
 	if err := p.try(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestGreeting: what a program wants in front of all else comes first, on the
+// connections of both checks.
+func TestGreeting(t *testing.T) {
+	l, addresses := listen(t, "tcp", "127.0.0.1:0")
+	heard := make(chan string)
+	go func() { // ends when l is closed
+		defer close(heard)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b := make([]byte, len("HELLO\r\nGET"))
+			n, _ := io.ReadFull(conn, b)
+			io.WriteString(conn, "HTTP/1.0 204 No Content\r\n\r\n")
+			conn.Close()
+			heard <- string(b[:n])
+		}
+	}()
+	for check, want := range map[Check]string{CheckConnect: "HELLO\r\n", CheckHTTP: "HELLO\r\nGET"} {
+		r := Readiness{Check: check, Path: "/", Timeout: time.Minute, Greetings: map[string][]byte{"http": []byte("HELLO\r\n")}}
+		done := make(chan error, 1)
+		go func() { done <- newProof(r, &checkedRun{addresses: addresses}).try(t.Context()) }()
+		if got := <-heard; got != want {
+			t.Errorf("%s: the program heard %q", check, got)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", check, err)
+		}
+	}
+	l.Close()
+	<-heard
 }
 
 // TestDialOwnPort: a dial that was given the very port that it dials is no proof.

@@ -19,6 +19,7 @@
 //     its own. A reset is passed on as a reset, after every byte before it.
 //   - A connection that was reset, cut or timed out never looks complete.
 //   - A peer that does not read costs a bounded amount.
+//   - What a client says of its address is believed from trusted ones only.
 //
 // # How it works
 //
@@ -40,6 +41,12 @@
 // A client is given a backend when it is accepted (dial.go). A backend that
 // cannot be reached is tried again until the connect timeout, and each try
 // takes the route of its moment: no byte was forwarded yet.
+//
+// Where a listener says so, the first bytes for the backend are a header of
+// the PROXY protocol (header.go). One that a trusted client begins with stays
+// in its socket until the backend is reached (introduce.go): it is looked at
+// with MSG_PEEK, so that waiting for it needs no memory. Whether a client is
+// trusted is decided by its address alone, and then it must begin with one.
 //
 // # The fence
 //

@@ -23,14 +23,25 @@ type Config struct {
 	Stop      StopConfig       `toml:"stop"`
 	Limits    LimitsConfig     `toml:"limits"`
 
+	rules    []ListenerConfig // what was said of the PROXY protocol, by name
 	places   places
 	problems ConfigErrors // found while reading, before Validate
 }
 
-// ListenerConfig is one client-facing socket that proxyd opens itself.
+// ListenerConfig is one client-facing socket that proxyd opens itself, or what
+// else is to be known of one that systemd passes.
 type ListenerConfig struct {
 	Name    string `toml:"name"`
 	Address string `toml:"address"` // as activation.ParseAddress takes it
+
+	// ProxyProtocol is the version of the PROXY protocol, "v1" or "v2", in which
+	// generations are told the client's address; AcceptProxy are the clients
+	// that begin with such a header themselves: networks, addresses, "unix:".
+	// Both hold for all listeners of the name, also for systemd's.
+	ProxyProtocol string   `toml:"proxy_protocol"`
+	AcceptProxy   []string `toml:"accept_proxy"`
+
+	key string // where it stands in the file: "listener[0]"
 }
 
 // BackendConfig says what a generation runs and how it gets its connections.
@@ -155,7 +166,7 @@ func (c *Config) Apply(flags Flags) {
 		c.places.flag("name", "--name")
 	}
 	if len(flags.Listen) > 0 {
-		c.Listeners = nil
+		c.Listeners, c.rules = nil, nil
 		for _, address := range flags.Listen {
 			c.Listeners = append(c.Listeners, ListenerConfig{Name: activation.DefaultName, Address: address})
 		}

@@ -221,6 +221,24 @@ var badConfigs = []struct {
 	{"direct", "[[listener]]\nname = \"http\"\naddress = \"unix:/run/x\"\n[backend]\ncommand = [\"web\"]\npath = \"direct\"\n", []string{
 		`web.toml:6: backend.path: "direct" needs TCP listeners, and "http" is a unix socket; write path = "auto"`,
 	}},
+	{"PROXY protocol", "[[listener]]\naddress = \":80\"\nproxy_protocol = \"v3\"\naccept_proxy = [\"10.0.0.1/8\", \"home\", \"::ffff:10.0.0.0/104\", \"fe80::1%eth0\", \"10.0.0.0/33\"]\n[backend]\ncommand = [\"web\"]\n", []string{
+		`web.toml:3: listener[0].proxy_protocol: "v3" is none of "v1", "v2"`,
+		`web.toml:4: listener[0].accept_proxy[0]: "10.0.0.1/8" has bits behind its mask, the network is 10.0.0.0/8; write an address or a network, or "unix:" for unix clients`,
+		`web.toml:4: listener[0].accept_proxy[1]: "home" is not an IP address; write an address or a network, or "unix:" for unix clients`,
+		`web.toml:4: listener[0].accept_proxy[2]: "::ffff:10.0.0.0/104" is an IPv4 network in IPv6's clothes, and no client is; write an address or a network, or "unix:" for unix clients`,
+		`web.toml:4: listener[0].accept_proxy[3]: "fe80::1%eth0" is not an IP address; write an address or a network, or "unix:" for unix clients`,
+		`web.toml:4: listener[0].accept_proxy[4]: "10.0.0.0/33" is not a network; write an address or a network, or "unix:" for unix clients`,
+	}},
+	{"PROXY protocol, wrong types", "[[listener]]\naddress = \":80\"\nproxy_protocol = 2\naccept_proxy = \"10.0.0.0/8\"\n[backend]\ncommand = [\"web\"]\n", []string{
+		`web.toml:3: listener[0].proxy_protocol: must be a string, and is a whole number; write it in quotes`,
+		`web.toml:4: listener[0].accept_proxy: must be a list, and is a string; write ["10.0.0.0/8"]`,
+	}},
+	{"PROXY protocol, two of one name", "[[listener]]\naddress = \":80\"\nproxy_protocol = \"v2\"\n[[listener]]\naddress = \":81\"\n[backend]\ncommand = [\"web\"]\n", []string{
+		`web.toml:4: listener[1]: says other things of the PROXY protocol than the first listener "main"; write the same proxy_protocol and accept_proxy for both, or give it another name`,
+	}},
+	{"PROXY protocol, direct", "[[listener]]\naddress = \":80\"\nproxy_protocol = \"v2\"\n[backend]\ncommand = [\"web\"]\npath = \"direct\"\n", []string{
+		`web.toml:6: backend.path: "direct" cannot be where listener "main" speaks the PROXY protocol: nobody would write the header or read it; write path = "auto"`,
+	}},
 	{"direct, binds by itself", "[backend]\ncommand = [\"web\", \"{port}\"]\npath = \"direct\"\n", []string{
 		`web.toml:3: backend.path: "direct" needs a program that is handed its sockets, and this one binds by itself; write path = "auto"`,
 	}},

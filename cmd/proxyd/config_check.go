@@ -31,6 +31,7 @@ func (c *Config) Validate() error {
 	defer func() { c.problems = read }() // so that it can be asked again
 	c.checkName()
 	c.checkListeners()
+	c.checkRules()
 	c.checkBackend()
 	c.checkPlaceholders()
 	c.checkReady()
@@ -72,7 +73,7 @@ func (c *Config) checkName() {
 func (c *Config) checkListeners() {
 	seen := map[string]bool{}
 	for i, l := range c.Listeners {
-		at := fmt.Sprintf("listener[%d]", i)
+		at := l.at(i)
 		if err := activation.CheckName(l.Name); err != nil {
 			c.check(false, at+".name", err.Error(), "")
 		}

@@ -55,6 +55,7 @@ func parseConfig(path string, text []byte) (*Config, error) {
 			l.Name = defaults().Name
 		}
 	}
+	c.takeRules()
 	return c, nil
 }
 
@@ -152,6 +153,9 @@ func (c *Config) list(key string, value any, field reflect.Value) {
 	elements, ok := value.([]any)
 	if !ok {
 		hint := `write ["PROGRAM", "ARGUMENT"]`
+		if strings.HasSuffix(key, ".accept_proxy") {
+			hint = `write ["10.0.0.0/8"]`
+		}
 		if field.Type().Elem().Kind() == reflect.Struct {
 			hint = "write [[" + key + "]]"
 		}

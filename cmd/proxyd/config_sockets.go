@@ -243,6 +243,7 @@ func (c *Config) CheckListeners(listeners []activation.Listener) error {
 		real.problems = ConfigErrors{c.places.problem("listener", "there is none",
 			"start proxyd from a .socket unit, or give --listen ADDRESS or a [[listener]]")}
 	}
+	real.applyRules(c.rules)
 	real.checkPlaceholders()
 	if real.Backend.Path == "direct" {
 		real.checkDirect()

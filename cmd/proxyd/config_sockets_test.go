@@ -2,6 +2,7 @@ package main
 
 import (
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/seed8fae2174/proxyd/activation"
@@ -37,6 +38,42 @@ func TestHowAGenerationIsReached(t *testing.T) {
 					config.WantsTCP("http"), config.WantsTCP("admin"), c.binds, c.http, c.admin)
 			}
 		})
+	}
+}
+
+// What is said of the PROXY protocol holds for listeners by name, whoever opens
+// them; for one that nobody has it is an error, as it would be lost.
+func TestProxyProtocolByName(t *testing.T) {
+	http := activation.Listener{Name: "http", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}}
+	admin := activation.Listener{Name: "admin", Addr: &net.UnixAddr{Net: "unix", Name: "/run/admin"}}
+	const rules = "[[listener]]\nname = \"http\"\nproxy_protocol = \"v1\"\n" +
+		"[[listener]]\nname = \"admin\"\nproxy_protocol = \"v2\"\naccept_proxy = [\"unix:\", \"10.0.0.0/8\"]\n" +
+		"[backend]\ncommand = [\"web\", \"{port:http}\", \"{port:admin}\"]\n"
+	config, err := load(t, rules, Flags{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := config.CheckListeners([]activation.Listener{admin, http, http}); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct {
+		version  int
+		networks int
+		unix     bool
+	}{{2, 1, true}, {1, 0, false}, {1, 0, false}} {
+		if version, networks, unix := config.Listeners[i].forProxy(); version != want.version || len(networks) != want.networks || unix != want.unix {
+			t.Errorf("listener %d: version %d, networks %v, unix %v", i, version, networks, unix)
+		}
+	}
+	if g := config.greetings(); string(g["http"]) != "PROXY UNKNOWN\r\n" || len(g["admin"]) != 16 {
+		t.Errorf("greetings %q", g)
+	}
+	if config, err = load(t, rules, Flags{}); err != nil {
+		t.Fatal(err)
+	}
+	want := `web.toml:4: listener[1]: there is no listener "admin" for what is said of the PROXY protocol; there are: http`
+	if err := config.CheckListeners([]activation.Listener{http}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 

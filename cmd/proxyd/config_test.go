@@ -70,13 +70,22 @@ func TestConfigDefaultsAreTheContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole.places, short.places = places{}, places{}
+	forgetPlaces(whole)
+	forgetPlaces(short)
 	if !reflect.DeepEqual(whole, short) {
 		t.Fatalf("the contract's file gives\n%+v\nand the defaults are\n%+v", whole, short)
 	}
 	if whole.Name != "web" || whole.Drain.KeepPrevious.D() != 10*time.Minute || whole.Stop.signal() != 15 ||
-		whole.Listeners[0] != (ListenerConfig{"http", "127.0.0.1:8080"}) {
+		!reflect.DeepEqual(whole.Listeners, []ListenerConfig{{Name: "http", Address: "127.0.0.1:8080"}}) {
 		t.Fatalf("read %+v", whole)
+	}
+}
+
+// forgetPlaces leaves what two files that say the same have in common.
+func forgetPlaces(c *Config) {
+	c.places, c.rules = places{}, nil
+	for i := range c.Listeners {
+		c.Listeners[i].key = ""
 	}
 }
 
@@ -87,6 +96,8 @@ address = "unix:/run/x.sock"
 [[listener]]
 name = "admin"
 address = "[::1]:0"
+proxy_protocol = "v2"
+accept_proxy = ["10.0.0.0/8", "2001:db8::7", "unix:"]
 [backend]
 command = ["web"]
 family = "tcp"
@@ -124,8 +135,9 @@ half_close_timeout = "14s"
 	}
 	s := func(n int) Duration { return Duration(time.Duration(n) * time.Second) }
 	want := &Config{
-		Name:      "web",
-		Listeners: []ListenerConfig{{"main", "unix:/run/x.sock"}, {"admin", "[::1]:0"}},
+		Name: "web",
+		Listeners: []ListenerConfig{{Name: "main", Address: "unix:/run/x.sock"},
+			{Name: "admin", Address: "[::1]:0", ProxyProtocol: "v2", AcceptProxy: []string{"10.0.0.0/8", "2001:db8::7", "unix:"}}},
 		Backend: BackendConfig{Driver: "exec", Command: []string{"web"}, Sockets: "activation", Family: "tcp",
 			Path: "relay", Release: "r7", Dir: "/srv/{release}", Env: map[string]string{"TZ": "UTC", "X": "{generation}"}, NonBlocking: true},
 		Ready: ReadyConfig{Check: "command", Path: "/x", Command: []string{"check", "{address:admin}", "{address}"},
@@ -135,9 +147,13 @@ half_close_timeout = "14s"
 		Stop:    StopConfig{"SIGQUIT", s(10)},
 		Limits:  LimitsConfig{11, s(12), s(13), s(14)},
 	}
-	c.places = places{}
+	rules := c.rules
+	forgetPlaces(c)
 	if !reflect.DeepEqual(c, want) {
 		t.Fatalf("got\n%+v, want\n%+v", c, want)
+	}
+	if len(rules) != 1 || rules[0].Name != "admin" {
+		t.Fatalf("rules %+v", rules)
 	}
 	if _, err := load(t, "[backend]\ndriver = \"systemd\"\nunit = \"web@{generation}.service\"\n", Flags{}); err != nil {
 		t.Fatal(err)
@@ -175,7 +191,7 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Name != "shop" || c.Backend.Release != "v9" || c.Backend.Command[0] != "x" ||
-		!reflect.DeepEqual(c.Listeners, []ListenerConfig{{"main", ":80"}, {"main", "unix:/s"}}) {
+		!reflect.DeepEqual(c.Listeners, []ListenerConfig{{Name: "main", Address: ":80"}, {Name: "main", Address: "unix:/s"}}) {
 		t.Fatalf("got %+v", c)
 	}
 	c, err = Configure("", Flags{Listen: []string{"127.0.0.1:0"}, Command: []string{"web", "{port}"}})

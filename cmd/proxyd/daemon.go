@@ -161,8 +161,11 @@ func (d *daemon) openDriver(socket string) error {
 
 func (d *daemon) openProxy() error {
 	var listeners []proxy.Listener
-	for _, l := range d.listeners {
-		listeners = append(listeners, proxy.Listener{Name: l.Name, FD: l.FD})
+	for i, l := range d.listeners {
+		version, trusted, trustUnix := d.config.Listeners[i].forProxy()
+		listeners = append(listeners, proxy.Listener{
+			Name: l.Name, FD: l.FD, ProxyProtocol: version, AcceptProxy: trusted, AcceptProxyUnix: trustUnix,
+		})
 	}
 	var err error
 	d.proxy, err = proxy.New(proxy.Config{

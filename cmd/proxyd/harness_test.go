@@ -35,6 +35,7 @@ type daemonUnderTest struct {
 	program string // which build: proxyd, proxyd-faults
 	env     []string
 	nofile  int
+	passed  *os.File // a socket named http, passed as systemd does it
 
 	cmd   *exec.Cmd
 	ended chan struct{}
@@ -43,13 +44,14 @@ type daemonUnderTest struct {
 
 // setup is what a test may say about its daemon, beside the [backend] command.
 type setup struct {
-	command []string
-	backend string // more of [backend]
-	toml    string // further sections
-	program string // default "proxyd"
-	env     []string
-	address string // default: a free loopback port
-	nofile  int    // RLIMIT_NOFILE of proxyd; 0: as the test's
+	command  []string
+	backend  string // more of [backend]
+	listener string // more of [[listener]]
+	toml     string // further sections
+	program  string // default "proxyd"
+	env      []string
+	address  string // default: a free loopback port
+	nofile   int    // RLIMIT_NOFILE of proxyd; 0: as the test's
 }
 
 // self is the command of the test's own backend in a mode.
@@ -84,8 +86,8 @@ func (d *daemonUnderTest) writeConfig(s setup) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	text := fmt.Sprintf("[[listener]]\nname = \"http\"\naddress = %q\n\n[backend]\ncommand = %s\nrelease = \"v1\"\n%s\n%s\n",
-		d.address, command, s.backend, s.toml)
+	text := fmt.Sprintf("[[listener]]\nname = \"http\"\naddress = %q\n%s\n\n[backend]\ncommand = %s\nrelease = \"v1\"\n%s\n%s\n",
+		d.address, s.listener, command, s.backend, s.toml)
 	if err := os.WriteFile(d.config, []byte(text), 0o600); err != nil {
 		d.t.Fatal(err)
 	}
@@ -142,7 +144,13 @@ func (d *daemonUnderTest) launch() {
 	if d.nofile > 0 {
 		args = append([]string{"/bin/sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$@"`, d.nofile), "sh"}, args...)
 	}
+	if d.passed != nil {
+		args = append([]string{"/bin/sh", "-c", `export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http; exec "$@"`, "sh"}, args...)
+	}
 	d.cmd = exec.Command(args[0], args[1:]...)
+	if d.passed != nil {
+		d.cmd.ExtraFiles = []*os.File{d.passed}
+	}
 	d.cmd.Env = append(os.Environ(), d.env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.WaitDelay = time.Second // generations may outlive it with its output open

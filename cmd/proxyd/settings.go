@@ -33,6 +33,7 @@ func readinessOf(c *Config) backend.Readiness {
 		Interval:  c.Ready.Interval.D(),
 		Timeout:   c.Ready.Timeout.D(),
 		Successes: c.Ready.Successes,
+		Greetings: c.greetings(),
 	}
 }
 
