@@ -36,6 +36,9 @@ type (
 	Save struct{}
 	// Start starts a process for the generation: Started or StartFailed comes.
 	Start struct{ Gen uint64 }
+	// CancelStart ends a Start that has not come back: StartFailed comes, unless
+	// Started was faster.
+	CancelStart struct{ Gen uint64 }
 	// Prove runs the readiness check until it holds: ProvenReady comes, or the
 	// generation leaves the states in which it is of interest.
 	Prove struct{ Gen uint64 }
@@ -95,6 +98,7 @@ type (
 
 func (Save) action()        {}
 func (Start) action()       {}
+func (CancelStart) action() {}
 func (Prove) action()       {}
 func (StopProving) action() {}
 func (Switch) action()      {}

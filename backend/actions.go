@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -14,6 +15,10 @@ func (s *Supervisor) do(a Action) Event {
 		s.save()
 	case Start:
 		return s.start(a.Gen)
+	case CancelStart:
+		if m := s.member(a.Gen); m.endStart != nil {
+			m.endStart()
+		}
 	case Prove:
 		s.prove(a.Gen)
 	case StopProving:
@@ -68,7 +73,7 @@ func (s *Supervisor) start(id uint64) Event {
 	s.cfg.Fault("start")
 	m := s.member(id)
 	g := s.machine.gens[id]
-	m.lastLines, m.proof, m.notice = nil, nil, ""
+	m.lastRun, m.lastLines, m.proof, m.notice = nil, nil, nil, ""
 	if m.plan == nil {
 		plan, err := s.cfg.Driver.Plan(id, g.release)
 		if err != nil {
@@ -76,16 +81,19 @@ func (s *Supervisor) start(id uint64) Event {
 		}
 		m.plan = plan
 	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	m.endStart = cancel
 	s.tasks.Add(1)
-	go s.starting(Launch{ID: id, Release: g.release, Plan: m.plan})
+	go s.starting(ctx, cancel, Launch{ID: id, Release: g.release, Plan: m.plan})
 	return nil
 }
 
 // starting is one start of a process. It ends when the driver does; Run waits
-// for it and cancels it through ctx.
-func (s *Supervisor) starting(l Launch) {
+// for it, and ends it through ctx as CancelStart does.
+func (s *Supervisor) starting(ctx context.Context, cancel context.CancelFunc, l Launch) {
 	defer s.tasks.Done()
-	run, err := s.cfg.Driver.Start(s.ctx, l, func(identity json.RawMessage) error {
+	defer cancel()
+	run, err := s.cfg.Driver.Start(ctx, l, func(identity json.RawMessage) error {
 		return s.identified(l.ID, identity)
 	})
 	s.cfg.Fault("started")
@@ -118,7 +126,12 @@ func (s *Supervisor) starting(l Launch) {
 // written down of one.
 func (s *Supervisor) startFailed(id uint64, why error) {
 	_ = s.call(s.ctx, func() {
-		s.member(id).identity = nil
+		m := s.member(id)
+		m.identity = nil
+		var told *StartError
+		if errors.As(why, &told) {
+			m.lastLines = told.Lines
+		}
 		s.step(StartFailed{Gen: id, Reason: why.Error()})
 	})
 }
@@ -147,7 +160,7 @@ func (s *Supervisor) identified(id uint64, identity json.RawMessage) error {
 
 // open tells the router of a generation's addresses.
 func (s *Supervisor) open(id uint64, m *member, run Run) error {
-	m.run = run
+	m.run, m.lastRun = run, run
 	return s.cfg.Router.Open(id, run.Addresses())
 }
 
@@ -198,7 +211,6 @@ func (s *Supervisor) waitExit(id uint64, run Run) {
 		if m.run != run {
 			return
 		}
-		m.lastLines = run.LastLines()
 		m.run, m.identity = nil, nil
 		s.step(Exited{Gen: id, Reason: run.Exit()})
 	})
@@ -356,14 +368,26 @@ func (s *Supervisor) answer(a Answer) {
 	if g := s.machine.gens[a.Outcome.Gen]; g != nil {
 		out.Release = g.release
 	}
+	s.cfg.Fault("answer")
 	if a.Outcome.Verdict == NotReady {
 		m := s.member(a.Outcome.Gen)
 		out.LastLines = m.lastLines
 		if m.run != nil {
-			out.LastLines = m.run.LastLines()
 			out.Reason = m.reasonWith(out.Reason)
 		}
+		if m.lastRun != nil {
+			s.tasks.Add(1)
+			go s.answerWithLines(c, out, m.lastRun)
+			return
+		}
 	}
-	s.cfg.Fault("answer")
 	c <- out // has room for one, and gets one
+}
+
+// answerWithLines answers when the last lines of run are known, which others do
+// not wait for. It ends with the reading of them; Run waits for it.
+func (s *Supervisor) answerWithLines(c chan<- Answered, out Answered, run Run) {
+	defer s.tasks.Done()
+	out.LastLines = run.LastLines()
+	c <- out
 }

@@ -64,6 +64,9 @@ type (
 	}
 	// ShutdownRequested: proxyd is to end and its generations with it.
 	ShutdownRequested struct{}
+	// LeaveRequested: proxyd is to end and its generations are to run on. What
+	// happens from here on is for the next proxyd to find.
+	LeaveRequested struct{}
 
 	// Started: the generation's process runs; it is to be proven.
 	Started struct{ Gen uint64 }
@@ -111,6 +114,7 @@ func (StopRequested) event()     {}
 func (HoldRequested) event()     {}
 func (ResumeRequested) event()   {}
 func (ShutdownRequested) event() {}
+func (LeaveRequested) event()    {}
 func (Started) event()           {}
 func (StartFailed) event()       {}
 func (ProvenReady) event()       {}

@@ -30,6 +30,7 @@ type behavior struct {
 	unready    error // its readiness command fails with this
 	ignoreTerm bool
 	lines      []string
+	hangs      bool // its start does not come back
 }
 
 func newFakeDriver() *fakeDriver {
@@ -54,6 +55,11 @@ func (d *fakeDriver) Start(ctx context.Context, l Launch, record func(json.RawMe
 		return nil, err
 	}
 	d.mu.Lock()
+	if d.program[l.Release].hangs {
+		d.mu.Unlock()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	defer d.mu.Unlock()
 	d.starts = append(d.starts, l.ID)
 	if err := d.startErr[l.Release]; err != nil {

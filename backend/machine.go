@@ -65,6 +65,7 @@ type generation struct {
 	process process
 	final   State // what Stopping ends in
 
+	late            bool // its start was cancelled, for it took too long
 	restarts        int  // tries to start it again since it was last settled
 	probation       bool // promoted a short while ago
 	stopWhenDrained bool // no standby for this one
@@ -105,6 +106,7 @@ type Machine struct {
 	previous uint64
 	held     bool
 	closing  bool
+	leaving  bool
 	finished bool
 
 	op      *operation
@@ -142,6 +144,10 @@ func NewMachine(p Policy, d Durable) *Machine {
 // Step takes one event and gives the actions that follow from it, in order.
 func (m *Machine) Step(e Event) []Action {
 	m.actions = nil
+	if m.leaving {
+		m.refuseLeaving(e)
+		return m.actions
+	}
 	switch e := e.(type) {
 	case Adopted:
 		m.adopted(e)
@@ -165,6 +171,8 @@ func (m *Machine) Step(e Event) []Action {
 		m.resumeRequested(e)
 	case ShutdownRequested:
 		m.shutdownRequested()
+	case LeaveRequested:
+		m.leaveRequested()
 	case Started:
 		m.started(e)
 	case StartFailed:

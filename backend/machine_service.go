@@ -4,7 +4,7 @@ package backend
 
 func (m *Machine) holdRequested(e HoldRequested) {
 	if m.closing {
-		m.refuse(e.Op, Refused, "", "proxyd is ending")
+		m.refuse(e.Op, Refused, "", errEnding)
 		return
 	}
 	if !m.held {
@@ -59,15 +59,14 @@ func (m *Machine) shutdownRequested() {
 	}
 	m.closing = true
 	m.emit(Route{Gen: 0})
-	if op := m.op; op != nil {
-		m.op = nil
-		m.answer(op.op, Outcome{Verdict: Superseded, Gen: op.gen, Started: op.started, Reason: "proxyd is ending"})
-	}
+	m.supersedeOp()
 	for _, g := range m.sorted() {
 		switch g.state {
 		case Current:
 			m.cancelTimers(g.id, TimerRestart, TimerReady)
 			switch g.process {
+			case processLaunching:
+				m.emit(CancelStart{Gen: g.id})
 			case processProving:
 				m.emit(StopProving{Gen: g.id})
 				m.end(g)
@@ -82,6 +81,57 @@ func (m *Machine) shutdownRequested() {
 	}
 	m.setTimer(0, TimerShutdown, Delay{After: m.policy.ShutdownDrain})
 	m.emit(Save{})
+}
+
+func (m *Machine) supersedeOp() {
+	if op := m.op; op != nil {
+		m.op = nil
+		m.answer(op.op, Outcome{Verdict: Superseded, Gen: op.gen, Started: op.started, Reason: errEnding})
+	}
+}
+
+const errEnding = "proxyd is ending"
+
+// leaveRequested takes clients no more and changes nothing else: what runs, runs
+// on, and is found by the next proxyd as after a crash.
+func (m *Machine) leaveRequested() {
+	if m.closing {
+		return
+	}
+	m.leaving = true
+	m.emit(Route{Gen: 0})
+	m.supersedeOp()
+	for _, g := range m.sorted() {
+		switch g.process {
+		case processLaunching:
+			m.emit(CancelStart{Gen: g.id})
+		case processProving:
+			m.emit(StopProving{Gen: g.id})
+		}
+	}
+	m.emit(Save{})
+}
+
+// refuseLeaving answers requests that come too late. All else is passed over.
+func (m *Machine) refuseLeaving(e Event) {
+	var op Op
+	switch e := e.(type) {
+	case StageRequested:
+		op = e.Op
+	case PromoteRequested:
+		op = e.Op
+	case RevertRequested:
+		op = e.Op
+	case RetireRequested:
+		op = e.Op
+	case StopRequested:
+		op = e.Op
+	case HoldRequested:
+		op = e.Op
+	case ResumeRequested:
+		op = e.Op
+	}
+	m.refuse(op, Refused, "", errEnding)
 }
 
 // finishClosing says Finish once, when nothing runs any more.

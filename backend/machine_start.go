@@ -27,7 +27,7 @@ func (m *Machine) started(e Started) {
 			m.end(g)
 			return
 		}
-		g.process = processProving
+		g.process, g.late = processProving, false
 		m.emit(Prove{Gen: g.id})
 	default: // it was stopped while it was launched
 		m.end(g)
@@ -39,9 +39,13 @@ func (m *Machine) startFailed(e StartFailed) {
 	if g == nil || g.process != processLaunching {
 		return
 	}
-	g.process = processNone
+	why := "it could not be started: " + e.Reason
+	if g.process == processLaunching && g.late {
+		why = g.reason // its start was cancelled for that
+	}
+	g.process, g.late = processNone, false
 	m.cancelTimers(g.id, TimerReady)
-	m.gone(g, "it could not be started: "+e.Reason)
+	m.gone(g, why)
 }
 
 func (m *Machine) provenReady(e ProvenReady) {
@@ -86,6 +90,8 @@ func (m *Machine) readyLate(g *generation) {
 	if g.state == Current || (g.origin == originFirst && m.current == 0) {
 		g.reason = why
 		if g.process == processLaunching { // nothing to end yet: look again
+			g.late = true
+			m.emit(CancelStart{Gen: g.id})
 			m.setTimer(g.id, TimerReady, Delay{After: m.policy.ReadyDeadline})
 			return
 		}

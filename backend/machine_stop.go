@@ -77,9 +77,11 @@ func (m *Machine) stop(g *generation, final State, by, why string) {
 	}
 	m.record(WhatStopping, g, by, why)
 	m.emit(Save{})
-	if g.process != processLaunching { // else Started comes, then end
-		m.end(g)
+	if g.process == processLaunching {
+		m.emit(CancelStart{Gen: g.id}) // if Started comes all the same, then end
+		return
 	}
+	m.end(g)
 }
 
 // end sends the stop signal; KILL follows when the stop timeout is over.

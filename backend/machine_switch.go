@@ -90,7 +90,7 @@ func (m *Machine) makeCurrent(op Op, verb, by string, id, ifCurrent uint64) {
 func (m *Machine) busy(op Op) bool {
 	switch {
 	case m.closing:
-		m.refuse(op, Refused, "", "proxyd is ending")
+		m.refuse(op, Refused, "", errEnding)
 	case m.op != nil:
 		g := m.gens[m.op.gen]
 		m.refuse(op, Superseded, fmt.Sprintf("wait for it, or `proxyctl stop %d` cancels it", g.id),

@@ -101,9 +101,14 @@ func (s *Supervisor) Events(ctx context.Context, after uint64) (<-chan Entry, er
 	return events, nil
 }
 
-// KillAll ends every process at once: for a second stop signal to proxyd.
-func (s *Supervisor) KillAll() {
+// Hurry is for a second stop signal to proxyd: it ends every process at once, or
+// with Config.Leave only Run.
+func (s *Supervisor) Hurry() {
 	_ = s.call(context.Background(), func() {
+		if s.cfg.Leave {
+			s.finished = s.machine.leaving
+			return
+		}
 		for id, m := range s.gens {
 			s.cfg.Router.Cut(id)
 			if m.run != nil {

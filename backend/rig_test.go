@@ -18,6 +18,7 @@ type rig struct {
 	driver  *fakeDriver
 	router  *fakeRouter
 	policy  Policy
+	leave   bool
 	fault   func(string)
 
 	*Supervisor
@@ -46,7 +47,7 @@ func (r *rig) start() *rig {
 		Service: "web", Release: "v1", Policy: r.policy,
 		Readiness: Readiness{Check: CheckCommand, Interval: time.Second, Timeout: 5 * time.Second},
 		Driver:    r.driver, Router: r.router, Store: store, Durable: durable, Known: known,
-		History: OpenHistory(r.dir), Fault: r.fault,
+		History: OpenHistory(r.dir), Fault: r.fault, Leave: r.leave,
 	})
 	if err != nil {
 		r.t.Fatal(err)

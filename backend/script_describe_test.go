@@ -13,6 +13,8 @@ func describe(a Action) string {
 		return "save"
 	case Start:
 		return fmt.Sprintf("start %d", a.Gen)
+	case CancelStart:
+		return fmt.Sprintf("cancel start %d", a.Gen)
 	case Prove:
 		return fmt.Sprintf("prove %d", a.Gen)
 	case StopProving:

@@ -115,6 +115,8 @@ func (s *scripted) event(line string) Event {
 		return ResumeRequested{Op: op, By: by}
 	case "shutdown":
 		return ShutdownRequested{}
+	case "leave":
+		return LeaveRequested{}
 	case "started":
 		return Started{Gen: w.gen}
 	case "start-failed":

@@ -11,6 +11,16 @@ import (
 // ErrGone is what Driver.Adopt gives for a process that is no more.
 var ErrGone = errors.New("its process is gone")
 
+// StartError is a start that came to nothing, with the last lines that there are
+// of it, clean of control bytes. A Driver may give one.
+type StartError struct {
+	Err   error
+	Lines []string
+}
+
+func (e *StartError) Error() string { return e.Err.Error() }
+func (e *StartError) Unwrap() error { return e.Err }
+
 // Launch says what a Driver is to start.
 type Launch struct {
 	ID      uint64
@@ -32,7 +42,8 @@ type Driver interface {
 	// that a revert runs what ran.
 	Plan(id uint64, release string) (json.RawMessage, error)
 	// Start starts l. It calls record with what identifies the process before
-	// the program runs in it, and ends it if record fails.
+	// the program runs in it, again when more is known, and ends it if record
+	// fails. When ctx ends it gives up and leaves nothing.
 	Start(ctx context.Context, l Launch, record func(identity json.RawMessage) error) (Run, error)
 	// Adopt takes over a process that outlived proxyd, or gives ErrGone.
 	Adopt(ctx context.Context, l Launch, identity json.RawMessage) (Run, error)
@@ -57,7 +68,8 @@ type Run interface {
 	Clear()
 	Signal(syscall.Signal) error
 	Kill() error
-	// LastLines are the last lines that it wrote, clean of control bytes.
+	// LastLines are the last lines that it wrote, clean of control bytes. It may
+	// take a while, and is good after Clear as well.
 	LastLines() []string
 	// Notices gives what it says of itself; nil where it cannot.
 	Notices() <-chan Notice

@@ -54,7 +54,7 @@ func (s *Supervisor) status() Status {
 	switch {
 	case m.held:
 		st.State = ServiceHeld
-	case current != nil && current.process == processUp && !m.closing:
+	case current != nil && current.process == processUp && !m.closing && !m.leaving:
 		st.State = ServiceServing
 	case !s.served:
 		st.State = ServiceStarting

@@ -28,6 +28,9 @@ type Config struct {
 	Known      bool    // Durable was read, rather than empty for want of a state
 	History    *History
 	Log        hclog.Logger
+	// Leave is for generations that outlive proxyd: Run then ends without ending
+	// them, once connections have had Policy.ShutdownDrain to finish.
+	Leave bool
 	// Fault, where set, is called with the name of each step that a promote
 	// goes through, so that a test can end the process exactly there.
 	Fault func(step string)
@@ -71,7 +74,9 @@ type member struct {
 	run           Run
 	proof         *proof
 	endProof      context.CancelFunc
-	lastLines     []string
+	endStart      context.CancelFunc // while it starts
+	lastRun       Run                // the run of the last start, ended or not
+	lastLines     []string           // of a start that came to nothing
 	notice        string
 }
 
@@ -118,7 +123,7 @@ func New(c Config) (*Supervisor, error) {
 
 // Run takes over what outlived the last proxyd, starts what should run, and
 // supervises until ctx ends; then it lets connections finish, ends the
-// generations and returns. It waits for every goroutine that it started.
+// generations (unless Config.Leave) and returns. It waits for every goroutine that it started.
 func (s *Supervisor) Run(ctx context.Context) error {
 	defer s.tasks.Wait()
 	defer s.cancel()
@@ -135,7 +140,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		case <-done:
 			done = nil
 			s.log.Info("ending", "in_flight", s.inFlight())
-			s.step(ShutdownRequested{})
+			if s.cfg.Leave {
+				s.leave()
+			} else {
+				s.step(ShutdownRequested{})
+			}
 		}
 	}
 	for _, answer := range s.answers {
@@ -145,6 +154,36 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		close(w)
 	}
 	return nil
+}
+
+// leave takes clients no more and lets Run end when none is in flight.
+func (s *Supervisor) leave() {
+	s.step(LeaveRequested{})
+	var drained []<-chan struct{}
+	for id := range s.gens {
+		drained = append(drained, s.cfg.Router.Drained(id))
+	}
+	s.tasks.Add(1)
+	go s.leaving(drained)
+}
+
+// leaving ends when all have drained, when the time for that is over, or with
+// Run.
+func (s *Supervisor) leaving(drained []<-chan struct{}) {
+	defer s.tasks.Done()
+	late := time.NewTimer(s.cfg.Policy.ShutdownDrain)
+	defer late.Stop()
+wait:
+	for _, d := range drained {
+		select {
+		case <-d:
+		case <-late.C:
+			break wait
+		case <-s.quit:
+			return
+		}
+	}
+	_ = s.call(s.ctx, func() { s.finished = true })
 }
 
 // post hands an event of a task or timer to the owner.

@@ -58,7 +58,7 @@ func TestSupervisorKillAll(t *testing.T) {
 		began := time.Now()
 		r.cancel()
 		synctest.Wait()
-		r.KillAll()
+		r.Hurry()
 		r.stop()
 		if took := time.Since(began); took != 0 {
 			t.Errorf("took %s", took)
@@ -91,7 +91,7 @@ func TestSupervisorHasEnded(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 		}
-		r.KillAll()
+		r.Hurry()
 	})
 }
 

@@ -20,6 +20,8 @@ type bus interface {
 	properties(ctx context.Context, unit string) (map[string]any, error)
 	// list gives the names of the loaded units that match pattern.
 	list(ctx context.Context, pattern string) ([]string, error)
+	// systemState is the manager's own state: "running", "stopping" and others.
+	systemState(ctx context.Context) (string, error)
 	// changed gives names of units that are not as they were; "" is any unit,
 	// for messages were lost. It is closed when the connection is lost.
 	changed() <-chan string
@@ -37,6 +39,7 @@ var (
 // state is what matters of a unit's properties.
 type state struct {
 	load, loadError string
+	kind            string // Type=
 	active, sub     string // ActiveState, SubState
 	invocation      string // 32 hex digits, "" when it does not run and is not remembered
 	result          string
@@ -72,7 +75,7 @@ func stateOf(p map[string]any) state {
 		return 0
 	}
 	s := state{
-		load: text("LoadState"), active: text("ActiveState"), sub: text("SubState"),
+		load: text("LoadState"), kind: text("Type"), active: text("ActiveState"), sub: text("SubState"),
 		result: text("Result"), statusText: text("StatusText"),
 		mainPID: int(number("MainPID")),
 		code:    int(number("ExecMainCode")), status: int(number("ExecMainStatus")),

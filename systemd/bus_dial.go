@@ -171,6 +171,15 @@ func (b *systemdBus) list(ctx context.Context, pattern string) ([]string, error)
 	return names, b.explain(ctx, err)
 }
 
+func (b *systemdBus) systemState(ctx context.Context) (string, error) {
+	p, err := b.conn.SystemStateContext(ctx)
+	if err != nil {
+		return "", b.explain(ctx, err)
+	}
+	state, _ := p.Value.Value().(string)
+	return state, nil
+}
+
 // explain sorts an error of a call into what this package knows.
 func (b *systemdBus) explain(ctx context.Context, err error) error {
 	if err == nil {

@@ -21,6 +21,8 @@
 //   - A run is known by its invocation id. A unit that was started anew by
 //     somebody else is not the run that was known, and Adopt takes only the one
 //     that was recorded.
+//   - That the whole system goes down is nothing that a generation did: while it
+//     does, the end of a unit is not told, so that no revert comes of it.
 //   - Nothing in a release or a generation leaves its place in a unit's name:
 //     it is escaped as systemd-escape(1) does, read back only if it is exactly
 //     what would be written, and units that do not read so are not touched.

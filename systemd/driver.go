@@ -115,6 +115,10 @@ func (d *Driver) UnitName(generation uint64, release string) (string, error) {
 	return d.template.Unit(generation, release)
 }
 
+// UnitOf gives the unit that a process is in, "" where it is in none. The process
+// cannot choose it: it is its control group. See Unit.Owns.
+func (d *Driver) UnitOf(pid int) (string, error) { return unitOf(pid, d.config.User) }
+
 // Identity is what finds a unit's run again. It is durable: JSON.
 type Identity struct {
 	Unit string `json:"unit"`
@@ -203,7 +207,7 @@ func (d *Driver) begin(ctx context.Context, u *Unit, record func(Identity) error
 			return err
 		}
 	}
-	u.before = before
+	u.before, u.kind = before, before.kind
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		err := d.link.once(ctx, func(ctx context.Context, b bus) (err error) {
 			u.job, err = b.start(ctx, u.name)

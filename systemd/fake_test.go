@@ -14,6 +14,7 @@ import (
 type fakeSystemd struct {
 	mu     sync.Mutex
 	props  map[string]any
+	state  string // of the whole system
 	starts int
 	// onStart is called with the lock held and gives what the call returns.
 	onStart func() error
@@ -87,6 +88,12 @@ func (b *fakeBus) stop(context.Context, string) (<-chan string, error) {
 func (b *fakeBus) kill(context.Context, string, string, int32) error { return b.call() }
 func (b *fakeBus) resetFailed(context.Context, string) error         { return b.call() }
 func (b *fakeBus) list(context.Context, string) ([]string, error)    { return nil, b.call() }
+
+func (b *fakeBus) systemState(context.Context) (string, error) {
+	b.f.mu.Lock()
+	defer b.f.mu.Unlock()
+	return b.f.state, b.call()
+}
 
 func (b *fakeBus) properties(context.Context, string) (map[string]any, error) {
 	b.f.mu.Lock()
@@ -263,4 +270,33 @@ func TestAUnitThatOthersStartedIsNotStarted(t *testing.T) {
 	if f.starts != 0 {
 		t.Error("systemd was asked to start it")
 	}
+}
+
+// While the whole system goes down, the end of a unit is not the generation's.
+func TestAnEndWhileTheSystemGoesDownIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, d := fakeDriver(t)
+		defer d.Close()
+		u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.mu.Lock()
+		f.state = "stopping"
+		f.mu.Unlock()
+		f.set("ActiveState", "inactive", "MainPID", uint32(0))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if closed(u.Done()) {
+			t.Error("its end was told:", u.Exit())
+		}
+		f.mu.Lock()
+		f.state = "running"
+		f.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if !closed(u.Done()) {
+			t.Error("its end was not told afterwards")
+		}
+	})
 }

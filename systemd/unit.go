@@ -31,6 +31,7 @@ type Unit struct {
 
 	mu         sync.Mutex
 	invocation string
+	kind       string // Type= of the unit
 	last       state
 	result     string // of the start job
 	exit       string
@@ -83,6 +84,8 @@ func (u *Unit) watch() {
 			return
 		case err != nil:
 			d.config.Log.Warn("cannot read a unit", "unit", u.name, "error", err)
+		case u.over(s) && d.goesDown():
+			// It ends because everything does, which says nothing of it.
 		default:
 			u.observe(s)
 		}
@@ -105,12 +108,32 @@ func (u *Unit) watch() {
 	}
 }
 
+// over tells whether s is the end of this run, as observe would take it.
+func (u *Unit) over(s state) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.invocation != "" && (s.invocation != u.invocation || !s.running() || s.active == "deactivating" && s.mainPID == 0)
+}
+
+// goesDown tells whether the whole system is being stopped.
+func (d *Driver) goesDown() bool {
+	var now string
+	err := d.link.again(d.life, func(ctx context.Context, b bus) (err error) {
+		now, err = b.systemState(ctx)
+		return err
+	})
+	return err == nil && now == "stopping"
+}
+
 // observe takes in what the unit's state is now.
 func (u *Unit) observe(s state) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if closed(u.done) {
 		return
+	}
+	if s.kind != "" {
+		u.kind = s.kind
 	}
 	if u.invocation == "" && s.invocation != u.before.invocation {
 		u.invocation = s.invocation
@@ -196,6 +219,19 @@ func (u *Unit) Status() string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.last.statusText
+}
+
+// Tells says whether the program itself decides when its unit is active
+// (systemd.service(5), Type=): then Ready proves it ready. Otherwise it only says
+// that there is a process.
+func (u *Unit) Tells() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch u.kind {
+	case "notify", "notify-reload", "dbus", "forking":
+		return true
+	}
+	return false
 }
 
 // Ready is closed when systemd calls the unit active: under Type=notify when the

@@ -77,7 +77,7 @@ func (d *daemon) hurry(ctx context.Context) {
 	for range again {
 		if time.Since(first) > sameWish {
 			d.log.Warn("asked to end once more: ending every process now")
-			d.supervisor.KillAll()
+			d.supervisor.Hurry()
 		}
 	}
 }
