@@ -111,6 +111,9 @@ func (m *Machine) ended(g *generation, final State, why string) {
 		m.answer(op, Outcome{Verdict: Done, Gen: g.id})
 	}
 	g.stopOps = nil
+	if op := m.op; op != nil && op.gen == g.id { // it waited for this end
+		m.startOver(g, op.by)
+	}
 }
 
 func (m *Machine) retireRequested(e RetireRequested) {
@@ -149,7 +152,7 @@ func (m *Machine) stopRequested(e StopRequested) {
 		}
 		m.record(WhatCut, g, e.By, "asked for")
 		m.emit(Cut{Gen: g.id})
-	case Starting:
+	case Starting, Stopping:
 		if op := m.op; op != nil && op.gen == g.id {
 			m.op = nil
 			m.answer(op.op, Outcome{Verdict: Superseded, Gen: g.id, Started: true,

@@ -76,14 +76,21 @@ func (m *Machine) makeCurrent(op Op, verb, by string, id, ifCurrent uint64) {
 		m.switchForOp(g)
 	case g.state == Stopped || g.state == Failed:
 		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent, started: true}
-		g.state, g.origin, g.reason, g.restarts = Starting, originRevert, "", 0
-		g.stopWhenDrained = false
-		m.launch(g, by)
+		m.startOver(g, by)
+	case g.state == Stopping: // it is started once it has ended
+		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent, started: true}
 	case g.state == Starting:
 		m.refuse(op, Refused, "it is made current once it is ready", "generation %d is the first one and still starting", id)
 	default:
 		m.refuse(op, Refused, "wait until it has ended, then ask again", "generation %d is %s", id, g.state)
 	}
+}
+
+// startOver starts a generation that has ended, for the operation in progress.
+func (m *Machine) startOver(g *generation, by string) {
+	g.state, g.origin, g.reason, g.restarts = Starting, originRevert, "", 0
+	g.stopWhenDrained = false
+	m.launch(g, by)
 }
 
 // busy refuses a second operation by the name of the first.
