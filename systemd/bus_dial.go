@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,6 +66,7 @@ func open(parent context.Context, address string, hello bool) (bus, error) {
 	limit := time.AfterFunc(dialLimit, cancel)
 	defer limit.Stop()
 	var raw []*dbus.Conn
+	var signals chan *dbus.Signal
 	conn, err := sd.NewConnection(func() (*dbus.Conn, error) {
 		c, err := dbus.Dial(address, dbus.WithContext(ctx))
 		if err != nil {
@@ -81,6 +83,10 @@ func open(parent context.Context, address string, hello bool) (bus, error) {
 				return nil, err
 			}
 		}
+		// Of the first connection no signals come. go-systemd would hand on those
+		// of the second as well, but it looks for who wants them while that is set.
+		signals = make(chan *dbus.Signal, 256)
+		c.Signal(signals)
 		raw = append(raw, c)
 		return c, nil
 	})
@@ -88,11 +94,9 @@ func open(parent context.Context, address string, hello bool) (bus, error) {
 		cancel()
 		return nil, fmt.Errorf("connect to systemd at %s: %w", address, err)
 	}
-	b := &systemdBus{conn: conn, cancel: cancel, names: make(chan string, 64), lost: make(chan struct{})}
-	updates, overflow := make(chan *sd.PropertiesUpdate, 256), make(chan error, 16)
-	conn.SetPropertiesSubscriber(updates, overflow)
+	b := &systemdBus{conn: conn, cancel: cancel, names: make(chan string), lost: make(chan struct{})}
 	b.pumped.Add(1)
-	go b.pump(raw, updates, overflow)
+	go b.pump(raw, signals)
 	if err := conn.Subscribe(); err != nil {
 		b.close()
 		return nil, fmt.Errorf("subscribe to systemd's signals at %s: %w", address, err)
@@ -100,32 +104,68 @@ func open(parent context.Context, address string, hello bool) (bus, error) {
 	return b, nil
 }
 
-// pump hands on which units changed. It ends when either connection is closed,
-// and close waits for it.
-func (b *systemdBus) pump(raw []*dbus.Conn, updates <-chan *sd.PropertiesUpdate, overflow <-chan error) {
+// pump hands on which units changed. It always takes what comes, so that nothing
+// piles up before it: of several names that nobody has taken yet "" is left. It
+// ends when either connection is closed, and close waits for it.
+func (b *systemdBus) pump(raw []*dbus.Conn, signals <-chan *dbus.Signal) {
 	defer b.pumped.Done()
 	defer close(b.names)
 	defer b.cancel() // one without the other is of no use
 	defer close(b.lost)
+	var name string
+	var names chan<- string // nil while there is no name to hand on
 	for {
-		var name string
 		select {
-		case u := <-updates:
-			name = u.UnitName
-		case <-overflow:
-		case <-raw[0].Context().Done():
-			return
-		case <-raw[1].Context().Done():
-			return
-		}
-		select {
-		case b.names <- name:
+		case s, ok := <-signals:
+			if !ok {
+				return
+			}
+			unit, ok := changedUnit(s)
+			switch {
+			case !ok:
+			case names == nil:
+				name, names = unit, b.names
+			case name != unit:
+				name = ""
+			}
+		case names <- name:
+			names = nil
 		case <-raw[0].Context().Done():
 			return
 		case <-raw[1].Context().Done():
 			return
 		}
 	}
+}
+
+// changedUnit reads which unit's properties have changed from the signal that
+// says so; ok is false for every other signal. See org.freedesktop.systemd1(5).
+func changedUnit(s *dbus.Signal) (name string, ok bool) {
+	if s.Name != "org.freedesktop.DBus.Properties.PropertiesChanged" || len(s.Body) == 0 || s.Body[0] != "org.freedesktop.systemd1.Unit" {
+		return "", false
+	}
+	name, ok = strings.CutPrefix(string(s.Path), "/org/freedesktop/systemd1/unit/")
+	if !ok {
+		return "", false
+	}
+	return busUnescape(name), true
+}
+
+// busUnescape reads a unit's name from the last part of its object path, where
+// all but letters and digits is written _xx.
+func busUnescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '_' && i+2 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }
 
 func (b *systemdBus) changed() <-chan string { return b.names }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/godbus/dbus/v5"
 	"github.com/hashicorp/go-hclog"
 	"github.com/seed8fae2174/proxyd/systemd/booted"
 )
@@ -270,4 +271,26 @@ func TestAUsersOwnSystemd(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestWhichUnitASignalIsOf(t *testing.T) {
+	const changed, unit = "org.freedesktop.DBus.Properties.PropertiesChanged", "org.freedesktop.systemd1.Unit"
+	for _, c := range []struct {
+		signal dbus.Signal
+		name   string
+		ok     bool
+	}{
+		{dbus.Signal{Name: changed, Path: "/org/freedesktop/systemd1/unit/web_40v1_2dx_5fy_2eservice", Body: []any{unit}}, "web@v1-x_y.service", true},
+		{dbus.Signal{Name: changed, Path: "/org/freedesktop/systemd1/unit/a_4", Body: []any{unit}}, "a_4", true},
+		{dbus.Signal{Name: changed, Path: "/org/freedesktop/systemd1/unit/a_zz", Body: []any{unit}}, "a_zz", true},
+		{dbus.Signal{Name: changed, Path: "/org/freedesktop/systemd1/job/7", Body: []any{unit}}, "", false},
+		{dbus.Signal{Name: changed, Path: "/org/freedesktop/systemd1/unit/a", Body: []any{"org.freedesktop.systemd1.Service"}}, "", false},
+		{dbus.Signal{Name: changed, Path: "/org/freedesktop/systemd1/unit/a", Body: []any{7}}, "", false},
+		{dbus.Signal{Name: changed, Path: "/org/freedesktop/systemd1/unit/a"}, "", false},
+		{dbus.Signal{Name: "org.freedesktop.systemd1.Manager.UnitNew", Path: "/org/freedesktop/systemd1/unit/a", Body: []any{unit}}, "", false},
+	} {
+		if name, ok := changedUnit(&c.signal); name != c.name || ok != c.ok {
+			t.Errorf("%+v: got %q, %v, want %q, %v", c.signal, name, ok, c.name, c.ok)
+		}
+	}
 }

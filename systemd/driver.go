@@ -180,11 +180,15 @@ func (d *Driver) Start(ctx context.Context, generation uint64, release string, r
 	default:
 		err = ErrClosed
 	}
-	// The caller has nothing to end it with, so it is ended here, whatever became
-	// of ctx.
+	return nil, errors.Join(fmt.Errorf("start unit %s: %w", name, err), d.giveUp(ctx, name))
+}
+
+// giveUp ends what a Start that fails has begun, whatever became of ctx: the
+// caller has nothing to end it with.
+func (d *Driver) giveUp(ctx context.Context, name string) error {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 	defer cancel()
-	return nil, errors.Join(fmt.Errorf("start unit %s: %w", name, err), d.finish(late, name, 0))
+	return d.finish(late, name, 0)
 }
 
 var errRecord = errors.New("its identity could not be kept")
@@ -213,6 +217,9 @@ func (d *Driver) begin(ctx context.Context, u *Unit, record func(Identity) error
 			u.job, err = b.start(ctx, u.name)
 			return err
 		})
+		if err != nil && ctx.Err() != nil { // systemd may have taken it all the same
+			return errors.Join(ctx.Err(), d.giveUp(ctx, u.name))
+		}
 		if !errors.Is(err, errLost) && !errors.Is(err, errAway) {
 			return err
 		}

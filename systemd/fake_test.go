@@ -200,6 +200,23 @@ func TestAStartWhoseAnswerIsLost(t *testing.T) {
 	}
 }
 
+// A caller that gives up while systemd is asked leaves nothing, also where
+// systemd has taken the job.
+func TestAStartGivenUpWhileItIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, d := fakeDriver(t)
+		defer d.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		f.onStart = func() error { f.put(up...); cancel(); return ctx.Err() }
+		if _, err := d.Start(ctx, 1, "v1", new(identityList).record); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if f.props["ActiveState"] != "inactive" {
+			t.Errorf("it is %v", f.props["ActiveState"])
+		}
+	})
+}
+
 // The next run's life is not this one's.
 func TestAnotherInvocationIsAnotherRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
