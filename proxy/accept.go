@@ -17,17 +17,22 @@ const (
 // modified (epoll_ctl(2)), so it is taken out and put in.
 func (l *loop) listen() {
 	p := l.proxy
-	want := p.route.Load() != nil && !p.held.Load() && !l.full.Load() && !l.resting
-	if want == l.listening {
-		return
+	want := uint64(0)
+	if p.route.Load() != nil && !p.held.Load() && !l.full.Load() && !l.resting {
+		want = p.open.Load()
 	}
+	change := want ^ l.listening
 	l.listening = want
 	for i, fd := range p.listeners {
 		k := key{ref: int32(-2 - i)}
-		if !want {
+		if change&(1<<i) == 0 {
+			continue
+		}
+		if want&(1<<i) == 0 {
 			l.os.watch(unix.EPOLL_CTL_DEL, fd, 0, k)
 		} else if errno := l.os.watch(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, k); errno != 0 {
 			p.log.Error("listener not watched", "listener", p.names[i], "error", errno)
+			l.listening &^= 1 << i // so that it is tried again
 			l.rest()
 		}
 	}
@@ -37,7 +42,7 @@ func (l *loop) listen() {
 // more are waiting, so that a single one costs no accept4(2) in vain.
 func (l *loop) accept(i int) {
 	p := l.proxy
-	if !l.listening {
+	if l.listening&(1<<i) == 0 {
 		return
 	}
 	for n := max(1, l.burst[i]); n > 0; n-- {

@@ -115,7 +115,7 @@ func fewDescriptors() int {
 		}
 		rested := false
 		for !rested { // it does not spin meanwhile
-			p.inLoop(p.loops[0], func() { rested = p.loops[0].resting && !p.loops[0].listening })
+			p.inLoop(p.loops[0], func() { rested = p.loops[0].resting && p.loops[0].listening == 0 })
 			if p.emfile.Load() > 1000 {
 				return errors.New("accepting goes on without a rest")
 			}

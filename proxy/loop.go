@@ -22,11 +22,11 @@ type loop struct {
 	events    []unix.EpollEvent
 	start     time.Time
 	cells     []cell
-	listening bool
-	burst     []int // accepts a wake, by listener
-	backoff   int64 // ns; 0: accepting works
-	resting   bool  // accepting failed, waits for its timer
-	head      int32 // connecting, oldest first
+	listening uint64 // listeners that are watched
+	burst     []int  // accepts a wake, by listener
+	backoff   int64  // ns; 0: accepting works
+	resting   bool   // accepting failed, waits for its timer
+	head      int32  // connecting, oldest first
 	tail      int32
 	swept     int64
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,11 @@ type Listener struct {
 	// From any other client such bytes are bytes like all others.
 	AcceptProxy     []netip.Prefix
 	AcceptProxyUnix bool
+
+	// Member says that the socket is a member of a group that is steered and may
+	// be given to a generation. No option is set on it, and nothing is accepted
+	// from it before Serve says so.
+	Member bool
 }
 
 // Config says what a Proxy serves and within which limits.
@@ -99,8 +105,9 @@ type Proxy struct {
 	route   atomic.Pointer[Route]
 	held    atomic.Bool
 	live    atomic.Int64
-	crowded atomic.Bool  // some loop stopped accepting at the limit
-	emfile  atomic.Int64 // accepts that failed for want of descriptors or memory
+	open    atomic.Uint64 // listeners that clients are taken from, by index
+	crowded atomic.Bool   // some loop stopped accepting at the limit
+	emfile  atomic.Int64  // accepts that failed for want of descriptors or memory
 }
 
 // New starts the loops. Nothing is accepted until the first Switch. It sets
@@ -124,7 +131,11 @@ func New(cfg Config) (*Proxy, error) {
 	p.ephemeral = ephemeralPorts()
 	p.sweep = sweepEvery(p.idle, p.halfClose)
 	for _, l := range cfg.Listeners {
-		tcp, err := prepare(l.FD, p.keepAlive, orElse(cfg.UserTimeout, p.idle))
+		tcp, err := true, error(nil)
+		if !l.Member {
+			tcp, err = prepare(l.FD, p.keepAlive, orElse(cfg.UserTimeout, p.idle))
+			p.open.Or(1 << len(p.listeners))
+		}
 		if err != nil {
 			return nil, fmt.Errorf("start proxy: listener %q, descriptor %d: %w", l.Name, l.FD, err)
 		}
@@ -191,6 +202,35 @@ func (p *Proxy) Switch(r *Route) {
 	if old != nil && old != r {
 		old.setQuiet(true)
 	}
+}
+
+// Serve says whether clients are taken from the members with these descriptors
+// and relayed like all others: from one that belongs to no generation, so that
+// nothing that waits in its queue is lost. When it returns every loop knows. A
+// member that is served is made non-blocking.
+func (p *Proxy) Serve(on bool, members ...int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var bits uint64
+	for _, fd := range members {
+		i := slices.Index(p.listeners, int32(fd))
+		if i < 0 {
+			return fmt.Errorf("serve member, descriptor %d: %w", fd, ErrListener)
+		}
+		if on {
+			if err := unix.SetNonblock(fd, true); err != nil {
+				return fmt.Errorf("serve member, descriptor %d: %w", fd, err)
+			}
+		}
+		bits |= 1 << i
+	}
+	if on {
+		p.open.Or(bits)
+	} else {
+		p.open.And(^bits)
+	}
+	p.command(command{what: look})
+	return nil
 }
 
 // Hold makes new clients wait in the listener's queue. It returns when no loop
