@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -141,4 +142,17 @@ func (l *loop) leave(c *conn) {
 	l.place(c, nil)
 	l.load.Add(-1)
 	l.proxy.leave()
+}
+
+// takeOver relays a client that somebody else has accepted from the listener
+// with a descriptor. The proxy owns fd from now on.
+func (p *Proxy) takeOver(fd, listener int) {
+	i := slices.Index(p.listeners, int32(listener))
+	p.live.Add(1) // also past the limit: it is accepted
+	p.loops[0].load.Add(1)
+	if i < 0 || !p.loops[0].post(command{what: adopt, fd: int32(fd), listener: i}) {
+		p.loops[0].load.Add(-1)
+		p.live.Add(-1)
+		unix.Close(fd)
+	}
 }

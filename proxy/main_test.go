@@ -15,6 +15,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv("PROXY_TEST_FEW_DESCRIPTORS") != "" {
 		os.Exit(fewDescriptors())
 	}
+	if os.Getenv(acceptorVar) != "" {
+		playAcceptor()
+		return
+	}
 	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		ln.Close() // the runtime now has the epoll and eventfd that it keeps
 	}

@@ -1,0 +1,215 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// newDirect makes the direct path of one group, "web", with its relay.
+func newDirect(t testing.TB, addr *net.TCPAddr, fds []int) (*Proxy, *Direct) {
+	t.Helper()
+	var listeners []Listener
+	for i, fd := range fds {
+		listeners = append(listeners, Listener{Name: "web", FD: fd, Member: i > 0})
+	}
+	p, err := New(Config{Listeners: listeners})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	d, err := NewDirect(DirectConfig{Groups: []Group{{"web", addr, fds}}, Proxy: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return p, d
+}
+
+func TestGroupsThatCannotBeSteeredAreRefused(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 3, false)
+	other, others := membersAt(t, "127.0.0.1", 4, false)
+	single := descriptorOf(t, listenOn(t, "tcp"))
+	pathed := descriptorOf(t, listenOn(t, "unix"))
+	p, err := New(Config{Listeners: []Listener{{Name: "web", FD: fds[0]}, {Name: "web", FD: fds[1], Member: true}, {Name: "web", FD: fds[2], Member: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for name, groups := range map[string][]Group{
+		"none":               {},
+		"too few":            {{"web", addr, fds[:2]}},
+		"another number":     {{"web", addr, fds}, {"web", other, others}},
+		"without reuseport":  {{"web", addr, []int{single, single, single}}},
+		"a unix socket":      {{"web", addr, []int{pathed, pathed, pathed}}},
+		"twice the same":     {{"web", addr, []int{fds[0], fds[1], fds[1]}}},
+		"one is not ours":    {{"web", other, others[:3]}},
+		"not of the relay's": {{"web", other, others}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := NewDirect(DirectConfig{Groups: groups, Proxy: p})
+			if err == nil {
+				d.Close()
+			}
+			if !errors.Is(err, ErrGroup) && !(name == "not of the relay's" && errors.Is(err, ErrListener)) {
+				t.Fatalf("got %v", err)
+			}
+		})
+	}
+}
+
+func mustLend(t *testing.T, d *Direct, generation uint64) int {
+	t.Helper()
+	_, fds, err := d.Lend(context.Background(), generation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		t.Fatal(err)
+	}
+	return fds[0]
+}
+
+// Members are lent until there is none, come back, and what waits in the queue
+// of one that came back is relayed to the generation that serves.
+func TestWhatAGenerationLeavesInItsQueueIsRelayed(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 3, false)
+	p, d := newDirect(t, addr, fds)
+	first, second := mustLend(t, d, 1), mustLend(t, d, 2)
+	if _, _, err := d.Lend(context.Background(), 3); !errors.Is(err, ErrNoMember) {
+		t.Fatalf("a third of two members: %v", err)
+	}
+	if again := mustLend(t, d, 1); again != first {
+		t.Fatal("a generation that has a member got another")
+	}
+	steer := func(generation uint64) {
+		t.Helper()
+		if err := d.Steer(generation); err != nil || d.Steered() != generation {
+			t.Fatal(err, d.Steered())
+		}
+	}
+	steer(1)
+	var clients []net.Conn
+	for range 50 {
+		clients = append(clients, dialTo(t, addr))
+	}
+	if n, err := d.Waiting(1, "web"); n != 50 || err != nil {
+		t.Fatalf("%d wait for generation 1, %v", n, err)
+	}
+	steer(2)
+	r, err := p.NewRoute(2, map[string]net.Addr{"web": d.Reach("web")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Switch(r)
+	if n, err := d.InFlight(1); n != 50 || err != nil {
+		t.Fatalf("%d in flight on generation 1, %v", n, err)
+	}
+	d.Return(1)
+	for range clients { // each comes to generation 2, through the relay
+		fd := acceptFrom(t, second)
+		if _, err := unix.Write(fd, []byte("2")); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+	for _, c := range clients {
+		var b [2]byte
+		if n, err := c.Read(b[:]); n != 1 || b[0] != '2' {
+			t.Fatalf("a client that waited got %q, %v", b[:n], err)
+		}
+	}
+	if _, _, err := d.Lend(context.Background(), 3); err != nil {
+		t.Fatalf("the member that came back: %v", err)
+	}
+	if got := r.Counts().Accepted; got != 50 {
+		t.Fatalf("the relay took %d", got)
+	}
+}
+
+// What is held is served by the relay once it is let go on.
+func TestWhatWasHeldIsServedInOrder(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 3, false)
+	p, d := newDirect(t, addr, fds)
+	member := mustLend(t, d, 1) // from here on the group is held
+	var clients []net.Conn
+	for i := range 20 {
+		c := dialTo(t, addr)
+		c.Write([]byte{byte(i)})
+		clients = append(clients, c)
+	}
+	if n, err := queueOf(fds[hold]); n != len(clients) || err != nil {
+		t.Fatalf("%d are held, %v", n, err)
+	}
+	if err := d.Steer(1); err != nil {
+		t.Fatal(err)
+	}
+	r, err := p.NewRoute(1, map[string]net.Addr{"web": d.Reach("web")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Switch(r)
+	for range clients {
+		fd := acceptFrom(t, member)
+		unix.Close(fd)
+	}
+}
+
+// Steering that is in force is not touched by a Direct that is made anew.
+func TestSteeringInForceIsLeftAlone(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 4, false)
+	_, before := newDirect(t, addr, fds)
+	mustLend(t, before, 1)
+	member, _, err := before.Lend(context.Background(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := before.Steer(2); err != nil {
+		t.Fatal(err)
+	}
+	arrives := func() {
+		t.Helper()
+		conn := dialTo(t, addr)
+		if at := landed(t, fds); len(at) != 1 || at[0] != member {
+			t.Fatalf("arrived at %v, not at %d", at, member)
+		}
+		conn.Close()
+	}
+	_, d := newDirect(t, addr, fds)
+	arrives()
+	if _, err := d.Keep(2, member); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Keep(3, member); !errors.Is(err, ErrNoMember) {
+		t.Fatalf("a member of another: %v", err)
+	}
+	arrives()
+	if err := d.Steer(2); err != nil {
+		t.Fatal(err)
+	}
+	arrives()
+}
+
+func dialTo(t testing.TB, addr net.Addr) duplex {
+	t.Helper()
+	c, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ready(t, c)
+}
+
+// acceptFrom waits for a connection of a non-blocking listener.
+func acceptFrom(t testing.TB, fd int) int {
+	t.Helper()
+	got := -1
+	eventually(t, "a connection", func() bool {
+		var err error
+		got, _, err = unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		return err == nil
+	})
+	return got
+}

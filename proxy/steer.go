@@ -1,0 +1,243 @@
+package proxy
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// group is the SO_REUSEPORT group of one address. New connections go where a
+// classic BPF program says that is attached to it (SO_ATTACH_REUSEPORT_CBPF,
+// socket(7)): a number, which the kernel takes as the index of a member. The
+// index is the order of listen(2), and stays as long as no member is closed
+// (reuseport_add_sock and __reuseport_detach_sock in
+// net/core/sock_reuseport.c).
+type group struct {
+	name   string
+	addr   *net.TCPAddr
+	family int   // of the sockets: AF_INET, AF_INET6
+	dual   bool  // IPv6 ones that take IPv4 as well
+	fds    []int // members, by index; borrowed
+
+	mu     sync.Mutex
+	to     int // -1: as it is, which is not known here
+	probes []probe
+}
+
+// probe is one connection of our own that goes to a member of its choice,
+// whatever all others do. It is known by its source, which only we can have: a
+// local address, so that no other machine can send from it, and a port that we
+// have bound.
+type probe struct {
+	from net.TCPAddr
+	to   int
+}
+
+// maxProbes bounds the program's length; there is one for each readiness check
+// that connects just now.
+const maxProbes = 32
+
+// hold is the member that nobody accepts from but the relay.
+const hold = 0
+
+// checkTime bounds one check of a member; a connect on this machine takes
+// microseconds.
+const checkTime = 5 * time.Second
+
+// arriveTime is how long a connection that was made may take to show up at its
+// member; it is there before connect(2) returns, mostly.
+const arriveTime = time.Second
+
+var errProbes = errors.New("too many checks connect at once")
+
+// Offsets in the network header, which a classic program reaches from
+// SKF_NET_OFF on. The data of the packet itself begins behind the TCP header.
+const (
+	skfNetOff = -0x100000
+	bpfRet    = unix.BPF_RET | unix.BPF_K
+)
+
+func load(size uint16, at int) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_LD | size | unix.BPF_ABS, K: uint32(skfNetOff + at)}
+}
+
+// program gives what steers to member to, but for the probes. Each probe is a
+// block of loads and comparisons; each comparison that fails leaves the block.
+func program(to int, probes []probe) []unix.SockFilter {
+	var all []unix.SockFilter
+	for _, p := range probes {
+		var block []unix.SockFilter
+		same := func(size uint16, at int, value uint32) {
+			block = append(block, load(size, at), unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value})
+		}
+		if ip := p.from.IP.To4(); ip != nil {
+			same(unix.BPF_B, 0, 0x45) // IPv4 without options
+			same(unix.BPF_W, 12, binary.BigEndian.Uint32(ip))
+			same(unix.BPF_H, 20, uint32(p.from.Port))
+		} else {
+			block = append(block, load(unix.BPF_B, 0), unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xf0},
+				unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0x60})
+			same(unix.BPF_B, 6, unix.IPPROTO_TCP) // no extension header
+			for i := 0; i < 16; i += 4 {
+				same(unix.BPF_W, 8+i, binary.BigEndian.Uint32(p.from.IP[i:]))
+			}
+			same(unix.BPF_H, 40, uint32(p.from.Port))
+		}
+		block = append(block, unix.SockFilter{Code: bpfRet, K: uint32(p.to)})
+		for i := range block {
+			if block[i].Code == unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K {
+				block[i].Jf = uint8(len(block) - i - 1)
+			}
+		}
+		all = append(all, block...)
+	}
+	return append(all, unix.SockFilter{Code: bpfRet, K: uint32(to)})
+}
+
+// attach puts a program in force. The kernel replaces the one before in one
+// step: each new connection is decided by one of the two.
+func (g *group) attach(to int, probes []probe) error {
+	filter := program(to, probes)
+	err := unix.SetsockoptSockFprog(g.fds[0], unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	if err != nil {
+		return fmt.Errorf("steer listener %q at %s: %w", g.name, g.addr, err)
+	}
+	g.to, g.probes = to, probes
+	return nil
+}
+
+// steer makes new connections go to a member. When it returns, none that begins
+// later goes elsewhere.
+func (g *group) steer(to int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.attach(to, g.probes)
+}
+
+// reach gives the address at which the group is reached from this machine.
+func (g *group) reach() *net.TCPAddr {
+	to := *g.addr
+	switch {
+	case len(to.IP) > 0 && !to.IP.IsUnspecified():
+	case g.family == unix.AF_INET || g.dual:
+		to.IP = net.IPv4(127, 0, 0, 1)
+	default:
+		to.IP = net.IPv6loopback
+	}
+	return &to
+}
+
+// dial connects to one member.
+func (g *group) dial(ctx context.Context, member int) (net.Conn, error) {
+	to := g.reach()
+	from := net.TCPAddr{IP: to.IP, Zone: to.Zone}
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = g.aim(int(fd), &from, member) })
+		return errors.Join(err, failed)
+	}}
+	defer g.forget(&from)
+	return d.DialContext(ctx, "tcp", to.String())
+}
+
+// aim binds a socket that is about to connect and lets the group know it.
+func (g *group) aim(fd int, from *net.TCPAddr, member int) error {
+	var sa unix.Sockaddr
+	if ip := from.IP.To4(); ip != nil {
+		sa = &unix.SockaddrInet4{Addr: [4]byte(ip)}
+	} else {
+		zone := uint32(0)
+		if ifi, err := net.InterfaceByName(from.Zone); err == nil {
+			zone = uint32(ifi.Index)
+		}
+		sa = &unix.SockaddrInet6{Addr: [16]byte(from.IP), ZoneId: zone}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("read own address: %w", err)
+	}
+	from.Port = portOf(bound)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.probes) >= maxProbes {
+		return errProbes
+	}
+	return g.attach(max(g.to, hold), append(slices.Clone(g.probes), probe{*from, member}))
+}
+
+// forget takes a probe out once it is connected or has failed. The connection
+// stays where it is: only its first packet is steered.
+func (g *group) forget(from *net.TCPAddr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	left := slices.DeleteFunc(slices.Clone(g.probes), func(p probe) bool {
+		return p.from.Port == from.Port && p.from.IP.Equal(from.IP)
+	})
+	if len(left) != len(g.probes) {
+		_ = g.attach(g.to, left) // one too many does no harm: its port is free soon, and its source is local
+	}
+}
+
+// check proves that a member is at its index: a connection that is aimed at it
+// must be the one that is accepted from it. The member must belong to nobody,
+// its queue be empty, and the group be steered elsewhere. stray is given a
+// client that came in between, from a handshake that had begun before.
+func (g *group) check(ctx context.Context, member int, stray func(fd int)) error {
+	fail := func(err error) error {
+		return fmt.Errorf("check member %d of listener %q at %s: %w", member, g.name, g.addr, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	if err := unix.SetNonblock(g.fds[member], true); err != nil {
+		return fail(err)
+	}
+	conn, err := g.dial(ctx, member)
+	if err != nil {
+		return fail(err)
+	}
+	defer conn.Close()
+	// Under TCP_DEFER_ACCEPT, tcp(7), one arrives with its first byte.
+	if _, err := conn.Write([]byte{0}); err != nil {
+		return fail(err)
+	}
+	for deadline := time.Now().Add(arriveTime); ; {
+		fd, sa, err := unix.Accept4(g.fds[member], unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) {
+			continue
+		}
+		if left := time.Until(deadline); errors.Is(err, unix.EAGAIN) && left > 0 {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(g.fds[member]), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+			continue
+		}
+		if err != nil {
+			return fail(fmt.Errorf("what was sent there did not arrive (%w): %w", err, ErrGroup))
+		}
+		if portOf(sa) == conn.LocalAddr().(*net.TCPAddr).Port {
+			unix.Close(fd)
+			return nil
+		}
+		stray(fd)
+	}
+}
+
+func portOf(sa unix.Sockaddr) int {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return sa.Port
+	case *unix.SockaddrInet6:
+		return sa.Port
+	}
+	return 0
+}

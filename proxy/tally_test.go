@@ -1,0 +1,245 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// generationOf is a generation that accepts what it is told to.
+type generationOf struct {
+	*acceptor
+	number  uint64
+	clients []net.Conn
+}
+
+func newGeneration(t testing.TB, d *Direct, number uint64) *generationOf {
+	t.Helper()
+	_, fds, err := d.Lend(context.Background(), number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &generationOf{acceptor: startAcceptor(t, fds[0]), number: number}
+	d.Attend(number, g.processes)
+	return g
+}
+
+// ssCounts asks ss(8), which is not ours, how many connections to a port each
+// process has, and how many wait in listening queues.
+func ssCounts(t testing.TB, port int) (byPID map[int]uint64, queued uint64) {
+	t.Helper()
+	out, err := exec.Command("ss", "-Htanp", fmt.Sprintf("sport = :%d", port)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	byPID = map[int]uint64{}
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		if f[0] == "LISTEN" {
+			n, _ := strconv.ParseUint(f[1], 10, 64)
+			queued += n
+			continue
+		}
+		for _, part := range strings.Split(line, "pid=")[1:] {
+			pid, _ := strconv.Atoi(part[:strings.IndexAny(part, ",)")])
+			byPID[pid]++
+		}
+	}
+	return byPID, queued
+}
+
+// 5,000 connections over 5 generations, taken step by step, are counted as ss
+// counts them, also once their generation drains and they were passed to a
+// forked worker.
+func TestCountsAreExact(t *testing.T) {
+	const generations = 5
+	each := 1000
+	if testing.Short() {
+		each = 100
+	}
+	addr, fds := membersAt(t, "127.0.0.1", generations+2, false)
+	_, d := newDirect(t, addr, fds)
+	var gens []*generationOf
+	check := func(what string) {
+		t.Helper()
+		byPID, queued := ssCounts(t, addr.Port)
+		var waiting uint64
+		for _, g := range gens {
+			want := byPID[g.cmd.Process.Pid] + byPID[g.worker]
+			in, err := d.Waiting(g.number, "web")
+			if err != nil {
+				t.Fatal(err)
+			}
+			waiting += uint64(in)
+			got, err := d.InFlight(g.number)
+			if err != nil || got != want+uint64(in) {
+				t.Fatalf("%s: generation %d has %d in flight, %v; ss says %d, and %d wait", what, g.number, got, err, want, in)
+			}
+		}
+		if waiting != queued {
+			t.Fatalf("%s: %d wait, ss says %d", what, waiting, queued)
+		}
+	}
+	for n := range uint64(generations) {
+		g := newGeneration(t, d, n+1)
+		gens = append(gens, g)
+		if err := d.Steer(g.number); err != nil {
+			t.Fatal(err)
+		}
+		for range each {
+			g.clients = append(g.clients, dialTo(t, addr))
+		}
+		check("connected")
+		g.do("accept", each/2)
+		check("half accepted")
+		if n > 0 {
+			gens[n-1].do("accept", each-each/2) // while it drains
+			check("accepted while draining")
+		}
+	}
+	last := gens[generations-1]
+	last.do("accept", each-each/2)
+	gens[1].do("fork", 0)
+	last.do("fork", 0)
+	check("passed to a worker")
+	gens[0].do("shut", 0)
+	check("half-closed by the server")
+	gens[0].clients[0].Close()
+	gens[0].clients[1].(duplex).CloseWrite()
+	check("closed by the client")
+	gens[0].do("close", each/4)
+	gens[2].do("close", each/4)
+	check("closed by the server")
+	if err := d.Steer(0); err != nil {
+		t.Fatal(err)
+	}
+	check("none is current")
+	for _, g := range gens {
+		drained := d.Drained(g.number)
+		select {
+		case <-drained:
+			t.Fatalf("generation %d has drained", g.number)
+		default:
+		}
+		g.kill()
+		check(fmt.Sprintf("generation %d has ended", g.number))
+		<-drained
+	}
+}
+
+// Nothing is taken for drained while it waits in the queue, and what another
+// generation has in its queue does not keep this one.
+func TestAQueueKeepsItsGenerationFromHavingDrained(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 4, false)
+	_, d := newDirect(t, addr, fds)
+	one, two := newGeneration(t, d, 1), newGeneration(t, d, 2)
+	if err := d.Steer(1); err != nil {
+		t.Fatal(err)
+	}
+	client := dialTo(t, addr)
+	if err := d.Steer(2); err != nil {
+		t.Fatal(err)
+	}
+	other := dialTo(t, addr) // stays in the queue of 2
+	defer other.Close()
+	drained := d.Drained(1)
+	still := func(what string) {
+		t.Helper()
+		for range 5 { // five looks, and each would have told
+			if changed, _, wanted := d.lookAtDraining(); !wanted {
+				t.Fatalf("%s: taken for drained (%v)", what, changed)
+			}
+		}
+		select {
+		case <-drained:
+			t.Fatalf("%s: taken for drained", what)
+		default:
+		}
+	}
+	still("in the queue")
+	one.do("accept", 1)
+	still("accepted")
+	client.Close()
+	still("closed by the client only")
+	one.do("close", 1)
+	<-drained
+	if n, err := d.InFlight(2); n != 1 || err != nil {
+		t.Fatalf("%d in flight on generation 2, %v", n, err)
+	}
+	_ = two
+}
+
+// Cut resets what the generation has, and nothing else.
+func TestCutResetsOneGenerationsConnections(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 4, false)
+	_, d := newDirect(t, addr, fds)
+	one, two := newGeneration(t, d, 1), newGeneration(t, d, 2)
+	var clients []duplex
+	for _, g := range []*generationOf{one, two} {
+		if err := d.Steer(g.number); err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			clients = append(clients, dialTo(t, addr))
+		}
+		g.do("accept", 10)
+	}
+	if err := d.Cut(1); err != nil {
+		t.Fatal(err)
+	}
+	<-d.Drained(1)
+	for _, c := range clients[:10] {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+			t.Fatalf("after the cut: %v", err)
+		}
+	}
+	if n, err := d.InFlight(2); n != 10 || err != nil {
+		t.Fatalf("%d in flight on generation 2, %v", n, err)
+	}
+}
+
+// A handshake that began before the switch and ends after it is the old
+// generation's, and is waited for. TCP_DEFER_ACCEPT keeps it from ending until
+// the client sends something, see tcp(7).
+func TestAHandshakeThatBeganBeforeTheSwitchIsWaitedFor(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 4, false)
+	_, d := newDirect(t, addr, fds)
+	for _, fd := range fds {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60); err != nil {
+			t.Fatal(err)
+		}
+	}
+	members := map[uint64]int{1: mustLend(t, d, 1), 2: mustLend(t, d, 2)}
+	one := &generationOf{acceptor: startAcceptor(t, members[1]), number: 1}
+	d.Attend(1, one.processes)
+	if err := d.Steer(1); err != nil {
+		t.Fatal(err)
+	}
+	client := dialTo(t, addr)
+	if err := d.Steer(2); err != nil {
+		t.Fatal(err)
+	}
+	drained := d.Drained(1)
+	for range 5 {
+		if _, _, wanted := d.lookAtDraining(); !wanted {
+			t.Fatal("taken for drained with a handshake under way")
+		}
+	}
+	if n, err := d.Waiting(1, "web"); n != 0 || err != nil {
+		t.Fatalf("the handshake is over: %d wait, %v", n, err)
+	}
+	if _, err := client.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	one.do("accept", 1) // it came to generation 1 all the same
+	client.Close()
+	one.do("close", 1)
+	<-drained
+}
