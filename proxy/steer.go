@@ -168,7 +168,7 @@ func (g *group) aim(fd int, from *net.TCPAddr, member int) error {
 	if err != nil {
 		return fmt.Errorf("read own address: %w", err)
 	}
-	from.Port = portOf(bound)
+	from.Port = sockPort(bound)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.probes) >= maxProbes {
@@ -224,7 +224,7 @@ func (g *group) check(ctx context.Context, member int, stray func(fd int)) error
 		if err != nil {
 			return fail(fmt.Errorf("what was sent there did not arrive (%w): %w", err, ErrGroup))
 		}
-		if portOf(sa) == conn.LocalAddr().(*net.TCPAddr).Port {
+		if sockPort(sa) == conn.LocalAddr().(*net.TCPAddr).Port {
 			unix.Close(fd)
 			return nil
 		}
@@ -232,7 +232,7 @@ func (g *group) check(ctx context.Context, member int, stray func(fd int)) error
 	}
 }
 
-func portOf(sa unix.Sockaddr) int {
+func sockPort(sa unix.Sockaddr) int {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
 		return sa.Port

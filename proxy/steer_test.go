@@ -24,7 +24,7 @@ func membersAt(t testing.TB, ip string, n int, v6only bool) (*net.TCPAddr, []int
 		if err != nil {
 			t.Fatal(err)
 		}
-		addr.Port = portOf(sa)
+		addr.Port = sockPort(sa)
 	}
 	return addr, fds
 }

@@ -1,0 +1,202 @@
+package activation
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ListenGroup is Listen with members sockets for one TCP address, a SO_REUSEPORT
+// group (socket(7)): each generation can be given one of its own. All are given
+// in the order in which they began to listen. Until somebody steers the group,
+// new connections go to the first.
+//
+// SO_REUSEPORT would let a second proxyd join the address unnoticed, so an
+// address that anybody listens on is ErrInUse here as well.
+func ListenGroup(name, address string, members int) (listeners []Listener, err error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	parsed, err := ParseAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	addr, ok := parsed.(*net.TCPAddr)
+	if !ok {
+		return nil, fmt.Errorf("listen on %s: %w: only TCP sockets form groups", address, ErrAddress)
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, l := range listeners {
+			err = errors.Join(err, l.Close())
+		}
+		listeners = nil
+	}()
+	if addr.Port != 0 {
+		fd, err := bindTCP(addr, 0, true)
+		if errors.Is(err, unix.EAFNOSUPPORT) && len(addr.IP) == 0 {
+			addr = &net.TCPAddr{IP: net.IPv4zero, Port: addr.Port}
+			fd, err = bindTCP(addr, 0, true)
+		}
+		if err == nil {
+			// SO_REUSEADDR lets a bind pass that listen(2) then refuses.
+			if err = unix.Listen(fd, 1); errors.Is(err, unix.EADDRINUSE) {
+				err = fmt.Errorf("%w: %w", ErrInUse, err)
+			}
+			unix.Close(fd)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s: %w", address, err)
+		}
+	}
+	for range members {
+		fd, err := bindMember(addr)
+		if err == nil && len(listeners) == 0 {
+			err = steerToFirst(fd)
+		}
+		if err != nil {
+			return listeners, fmt.Errorf("listen on %s: %w", address, err)
+		}
+		l, err := started(name, fd, socketFile{})
+		if err != nil {
+			return listeners, fmt.Errorf("listen on %s: %w", address, err)
+		}
+		listeners = append(listeners, l)
+		addr = l.Addr.(*net.TCPAddr) // where the kernel was to pick a port
+	}
+	return listeners, nil
+}
+
+// bindMember gives a bound descriptor that may share its address.
+func bindMember(addr *net.TCPAddr) (int, error) {
+	family, sa, err := sockaddr(addr)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, fmt.Errorf("open socket: %w", err)
+	}
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	if family == unix.AF_INET6 {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0))
+	}
+	if err == nil {
+		err = unix.Bind(fd, sa)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("bind member: %w", err)
+	}
+	return fd, nil
+}
+
+// steerToFirst attaches the program "return 0" to a group, whose first member
+// need not listen yet (SO_ATTACH_REUSEPORT_CBPF, socket(7)).
+func steerToFirst(fd int) error {
+	filter := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &filter[0]})
+	if err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("attach program: %w", err)
+	}
+	return nil
+}
+
+// Cookie gives the number by which the kernel knows a socket; it is never given
+// to another (SO_COOKIE, socket(7)).
+func (l Listener) Cookie() (uint64, error) {
+	cookie, err := unix.GetsockoptUint64(l.FD, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("read cookie of listener %q: %w", l.Name, err)
+	}
+	return cookie, nil
+}
+
+// RecoverGroup looks for listening sockets by their cookies among those of all
+// processes, for a proxyd whose own ended with it while generations still hold
+// them. It gives duplicates of them in the order of cookies, or ErrNotHeld with
+// none where one is missing. See Recover for the rights that it needs.
+func RecoverGroup(name string, cookies []uint64) (listeners []Listener, err error) {
+	missing := map[uint64]int{}
+	for i, c := range cookies {
+		missing[c] = i
+	}
+	listeners = make([]Listener, len(cookies))
+	for i := range listeners {
+		listeners[i].FD = -1
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, fmt.Errorf("recover listener %q: %w", name, err)
+	}
+	for _, dir := range dirs {
+		if len(missing) == 0 {
+			break
+		}
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && pid != os.Getpid() {
+			recoverFrom(pid, name, missing, listeners)
+		}
+	}
+	if len(missing) == 0 {
+		return listeners, nil
+	}
+	for _, l := range listeners {
+		if l.FD >= 0 {
+			unix.Close(l.FD)
+		}
+	}
+	return nil, fmt.Errorf("recover listener %q: %d of %d members: %w", name, len(missing), len(cookies), ErrNotHeld)
+}
+
+// recoverFrom takes those of the missing that one process holds.
+func recoverFrom(pid int, name string, missing map[uint64]int, into []Listener) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // ended, or another user's
+	}
+	pidfd := -1
+	defer func() {
+		if pidfd >= 0 {
+			unix.Close(pidfd)
+		}
+	}()
+	for _, e := range entries {
+		number, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if what, err := os.Readlink(filepath.Join(dir, e.Name())); err != nil || !strings.HasPrefix(what, "socket:") {
+			continue
+		}
+		if pidfd < 0 {
+			if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
+				return
+			}
+		}
+		fd, err := unix.PidfdGetfd(pidfd, number, 0) // close-on-exec is set
+		if err != nil {
+			continue
+		}
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		i, wanted := missing[cookie]
+		if err == nil && wanted && checkListening(fd) == nil {
+			if addr, err := boundTo(fd); err == nil {
+				into[i] = Listener{Name: name, FD: fd, Addr: addr, Source: SourceProxyd}
+				delete(missing, cookie)
+				continue
+			}
+		}
+		unix.Close(fd)
+	}
+}
