@@ -257,7 +257,7 @@ func (m *Machine) create(release string, o origin, by string) *generation {
 
 // launch starts a process for g. The number is on disk before the process is.
 func (m *Machine) launch(g *generation, by string) {
-	g.process = processLaunching
+	g.process, g.late = processLaunching, false
 	m.record(WhatStarting, g, by, "")
 	m.emit(Save{}, Start{Gen: g.id})
 	m.setTimer(g.id, TimerReady, Delay{After: m.policy.ReadyDeadline})

@@ -27,7 +27,7 @@ func (m *Machine) started(e Started) {
 			m.end(g)
 			return
 		}
-		g.process, g.late = processProving, false
+		g.process = processProving
 		m.emit(Prove{Gen: g.id})
 	default: // it was stopped while it was launched
 		m.end(g)
@@ -40,10 +40,10 @@ func (m *Machine) startFailed(e StartFailed) {
 		return
 	}
 	why := "it could not be started: " + e.Reason
-	if g.process == processLaunching && g.late {
+	if g.late {
 		why = g.reason // its start was cancelled for that
 	}
-	g.process, g.late = processNone, false
+	g.process = processNone
 	m.cancelTimers(g.id, TimerReady)
 	m.gone(g, why)
 }
