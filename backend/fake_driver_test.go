@@ -174,6 +174,7 @@ func (r *fakeRun) Addresses() map[string]net.Addr {
 func (r *fakeRun) Done() <-chan struct{}      { return r.done }
 func (r *fakeRun) Exit() string               { return r.how }
 func (r *fakeRun) LastLines() []string        { return r.lines }
+func (r *fakeRun) Tells() bool                { return false }
 func (r *fakeRun) Notices() <-chan Notice     { return nil }
 func (r *fakeRun) Waiting(string) (int, bool) { return 0, false }
 

@@ -45,6 +45,18 @@ func wantReady(t *testing.T, done <-chan error) {
 	}
 }
 
+// One of which it is known that it will speak is not proven by a connect first.
+func TestAutoWaitsForOneThatTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, done := startProof(t, Readiness{Check: CheckAuto}, &checkedRun{tells: true}) // a connect would succeed
+		wait(time.Hour)
+		wantUnready(t, p, done, "READY=1 has not been sent")
+		p.tell(Notice{Ready: true})
+		synctest.Wait()
+		wantReady(t, done)
+	})
+}
+
 func TestNotifyWaitsForReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, done := startProof(t, Readiness{Check: CheckNotify}, &checkedRun{})

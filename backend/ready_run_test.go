@@ -12,6 +12,7 @@ type checkedRun struct {
 	addresses map[string]net.Addr
 	waiting   func() int // nil: proxyd holds no queue
 	command   func() error
+	tells     bool
 }
 
 func (r *checkedRun) PID() int                       { return 1 }
@@ -23,6 +24,7 @@ func (r *checkedRun) Clear()                         {}
 func (r *checkedRun) Signal(syscall.Signal) error    { return nil }
 func (r *checkedRun) Kill() error                    { return nil }
 func (r *checkedRun) LastLines() []string            { return nil }
+func (r *checkedRun) Tells() bool                    { return r.tells }
 func (r *checkedRun) Notices() <-chan Notice         { return nil }
 
 func (r *checkedRun) Waiting(string) (int, bool) {

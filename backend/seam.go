@@ -71,6 +71,9 @@ type Run interface {
 	// LastLines are the last lines that it wrote, clean of control bytes. It may
 	// take a while, and is good after Clear as well.
 	LastLines() []string
+	// Tells says that it will say itself when it is ready, as far as that is known
+	// from the start.
+	Tells() bool
 	// Notices gives what it says of itself; nil where it cannot.
 	Notices() <-chan Notice
 	// Waiting is how many connections wait in the queue that proxyd holds open

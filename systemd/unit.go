@@ -28,6 +28,7 @@ type Unit struct {
 	ready   chan struct{} // closed when systemd calls it active
 	done    chan struct{} // closed when the main process has ended
 	watched chan struct{} // closed when nobody watches it any more
+	said    chan struct{} // holds a token when the status text has changed
 
 	mu         sync.Mutex
 	invocation string
@@ -42,7 +43,7 @@ func (d *Driver) claim(name string) (*Unit, error) {
 	u := &Unit{
 		driver: d, name: name,
 		begun: make(chan struct{}), ready: make(chan struct{}),
-		done: make(chan struct{}), watched: make(chan struct{}),
+		done: make(chan struct{}), watched: make(chan struct{}), said: make(chan struct{}, 1),
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,6 +136,12 @@ func (u *Unit) observe(s state) {
 	if s.kind != "" {
 		u.kind = s.kind
 	}
+	if s.statusText != u.last.statusText {
+		select {
+		case u.said <- struct{}{}:
+		default:
+		}
+	}
 	if u.invocation == "" && s.invocation != u.before.invocation {
 		u.invocation = s.invocation
 	}
@@ -213,6 +220,13 @@ func (u *Unit) PID() int {
 	defer u.mu.Unlock()
 	return u.last.mainPID
 }
+
+// Said holds a token after Status has changed.
+func (u *Unit) Said() <-chan struct{} { return u.said }
+
+// Unwatched is closed when nobody looks after the unit any more: it has ended, or
+// the Driver is closed.
+func (u *Unit) Unwatched() <-chan struct{} { return u.watched }
 
 // Status is what the program last said of itself by STATUS=.
 func (u *Unit) Status() string {

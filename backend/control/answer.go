@@ -40,7 +40,10 @@ var (
 	}
 )
 
-const eventsPath = "/v1/events"
+const (
+	eventsPath   = "/v1/events"
+	handoverPath = "/v1/handover"
+)
 
 // answer is the whole of the protocol's HTTP side. It refuses in the order path,
 // method, permission, form.
@@ -48,11 +51,11 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	defer s.recoverAnswer(w, r)
 	read, change := reads[r.URL.Path], changes[r.URL.Path]
 	method := http.MethodGet
-	if change != nil {
+	if change != nil || r.URL.Path == handoverPath {
 		method = http.MethodPost
 	}
 	switch {
-	case read == nil && change == nil && r.URL.Path != eventsPath:
+	case read == nil && change == nil && r.URL.Path != eventsPath && r.URL.Path != handoverPath:
 		s.refuse(w, http.StatusNotFound, &Error{Code: Usage,
 			Message: fmt.Sprintf("there is no %q in this protocol", r.URL.Path), Hint: "GET /v1/status is a beginning"})
 		return
@@ -93,6 +96,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 			res.TookMS = time.Since(begun).Milliseconds()
 		}
 		s.reply(w, res, err)
+	case r.URL.Path == handoverPath:
+		s.handover(w, r, c)
 	case read != nil:
 		v, err := read(s, r.Context(), a)
 		s.reply(w, v, err)

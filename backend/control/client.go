@@ -183,6 +183,11 @@ func (c *Client) call(ctx context.Context, method, path string, request, into an
 		return err
 	}
 	defer res.Body.Close()
+	return c.read(ctx, res, into)
+}
+
+// read reads a whole answer.
+func (c *Client) read(ctx context.Context, res *http.Response, into any) error {
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return c.explain(ctx, err)
@@ -204,19 +209,27 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 	if err != nil {
 		return nil, c.explain(ctx, err)
 	}
-	if res.StatusCode == http.StatusOK {
-		return res, nil
+	if err := c.refusal(ctx, res); err != nil {
+		res.Body.Close()
+		return nil, err
 	}
-	defer res.Body.Close()
+	return res, nil
+}
+
+// refusal gives the error that an answer is; nil where it is none.
+func (c *Client) refusal(ctx context.Context, res *http.Response) error {
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
 	var doc errorDocument
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
-		return nil, c.explain(ctx, err)
+		return c.explain(ctx, err)
 	}
 	if json.Unmarshal(answer, &doc) != nil || doc.Error == nil || doc.Error.Code == "" {
-		return nil, c.strange("HTTP status " + res.Status)
+		return c.strange("HTTP status " + res.Status)
 	}
-	return nil, doc.Error
+	return doc.Error
 }
 
 func (c *Client) strange(why string) error {

@@ -17,10 +17,17 @@
 //	curl --unix-socket $S -d '{"max":"30s"}' http://proxyd/v1/hold
 //	curl --unix-socket $S -d '{}' http://proxyd/v1/resume
 //
+//	curl --unix-socket $S -d '{}' http://proxyd/v1/handover   # from within a generation
+//
 // What is read is a GET and gives its document: Status, entries of history,
 // VersionInfo. What changes something is a POST and gives a Result, once it is
 // done: a promote answers when new connections go to the new generation. Events
 // are one HistoryEntry a line, for as long as one listens with follow=1.
+//
+// A handover is asked for by a generation that is a unit (proxyctl exec): its
+// answer is a Handover, and its listening sockets come with the answer's first
+// byte (SCM_RIGHTS in unix(7)). Which generation asks is decided by its process,
+// so anybody who may connect may ask.
 //
 // An error is {"error":{"code","message","hint","output"}} with a code of this
 // package and a matching HTTP status (400 usage, 403 not_permitted, 409
@@ -31,7 +38,8 @@
 //
 //   - A client that goes away cancels nothing that it asked for.
 //   - Who asks is read from the descriptor (SO_PEERCRED), never from the
-//     request. Only root and proxyd's own user may POST. The mode of the socket
+//     request. Only root and proxyd's own user may change
+//     anything. The mode of the socket
 //     decides who else may connect, and so look: its group.
 //   - A request to change something is understood exactly or refused, with the
 //     place and the reason: unknown, doubled or ill-typed fields, bodies over

@@ -33,6 +33,8 @@ type conn struct {
 	// Guarded by gate.mu.
 	serving bool   // a whole request came and is being answered
 	since   uint64 // the turn of its last change
+
+	rights []int // to be sent with the next bytes; of the goroutine that answers
 }
 
 func newGate(maxConns int, own uint32) *gate {

@@ -19,6 +19,12 @@ type Config struct {
 	Service Service
 	Log     hclog.Logger // nil: none
 
+	// Handover gives the process pid, which asks for it, what its generation is
+	// to have; nil where no generation asks. Who asks is known from the
+	// descriptor, and the function must find out by pid whether it is a
+	// generation's. The Server owns the descriptors that it gets.
+	Handover func(ctx context.Context, pid int) (Handover, error)
+
 	// MaxConnections at once; past it the least deserving one is dropped, see
 	// the package comment. Default 64.
 	MaxConnections int

@@ -22,6 +22,7 @@ type app struct {
 	stdout, stderr       io.Writer
 	outStyled, errStyled bool     // colours may be used there
 	moving               bool     // stderr is a terminal: progress redraws its line
+	environ              []string // of this process
 	dirs                 []string // that hold the runtime directories of services
 	began                bool     // the command line was understood
 
@@ -32,7 +33,7 @@ type app struct {
 func run(args []string, stdout, stderr io.Writer, getenv func(string) string, dirs []string) int {
 	styled := getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"
 	a := &app{
-		stdout: stdout, stderr: stderr, dirs: dirs,
+		stdout: stdout, stderr: stderr, dirs: dirs, environ: os.Environ(),
 		outStyled: styled && isTerminal(stdout),
 		errStyled: styled && isTerminal(stderr),
 		moving:    isTerminal(stderr) && getenv("TERM") != "dumb",

@@ -45,7 +45,7 @@ operation, 75 timed out waiting (what was asked for goes on).`,
 	f.StringVarP(&a.output, "output", "o", "text", "text, or json: one document a line on stdout")
 	root.AddCommand(
 		a.stage(), a.promote(), a.revert(), a.retire(), a.stop(), a.hold(), a.resume(),
-		a.status(), a.history(), a.events(), a.version(),
+		a.status(), a.history(), a.events(), a.exec(), a.version(),
 	)
 	return root
 }

@@ -34,7 +34,7 @@ var badConfigs = []struct {
 	}},
 	{"unknown keys", "[backend]\ncommand = [\"web\"]\ncomand = [\"web\"]\ncolour = \"red\"\n[drian]\ndeadline = \"1s\"\n[drain]\n\"max-draining\" = 3\nmax.draining = 3\n[[listener]]\nadress = \"127.0.0.1:1\"\naddress = \"127.0.0.1:1\"\n", []string{
 		`web.toml:3: backend.comand: unknown key; did you mean command?`,
-		`web.toml:4: backend.colour: unknown key; known here: command, dir, driver, env, family, non_blocking, path, release, sockets, unit`,
+		`web.toml:4: backend.colour: unknown key; known here: command, dir, driver, env, family, fixed, manager, non_blocking, path, release, sockets, unit`,
 		`web.toml:5: drian: unknown key; did you mean drain?`,
 		`web.toml:7: drain.max: unknown key; known here: deadline, keep_previous, max_draining`,
 		`web.toml:8: drain.max-draining: unknown key; did you mean max_draining?`,
@@ -172,6 +172,25 @@ var badConfigs = []struct {
 	}},
 	{"driver systemd, unit length", "[backend]\ndriver = \"systemd\"\nunit = \"wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww.service\"\n", []string{
 		`web.toml:3: backend.unit: is 256 bytes, a unit's name has at most 255`,
+	}},
+	{"driver systemd, placeholders of the unit", "[backend]\ndriver = \"systemd\"\nunit = \"web@{generation}{release}.service\"\n", []string{
+		`web.toml:3: backend.unit: "web@{generation}{release}.service": between two placeholders there must be a "-"; write unit = "web@{generation}.service"`,
+	}},
+	{"driver systemd, one unit for all", "[backend]\ndriver = \"systemd\"\nunit = \"web@v1.service\"\n", []string{
+		`web.toml:3: backend.unit: "web@v1.service": all generations would be the same unit; write unit = "web@{generation}.service"`,
+	}},
+	{"driver systemd, manager and signal", "[backend]\ndriver = \"systemd\"\nunit = \"web@{generation}.service\"\nmanager = \"mine\"\n[stop]\nsignal = \"SIGQUIT\"\n", []string{
+		`web.toml:4: backend.manager: "mine" is none of "auto", "system", "user"`,
+		`web.toml:6: stop.signal: is for driver "exec", and the driver is "systemd"; write KillSignal= in the unit`,
+	}},
+	{"fixed addresses without {fixed}", "[backend]\ndriver = \"systemd\"\nunit = \"web@{generation}.service\"\n[[backend.fixed]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\n", []string{
+		`web.toml:4: backend.fixed: is given, and backend.unit does not name {fixed}; write unit = "web@{fixed}.service"`,
+	}},
+	{"fixed addresses", "[[listener]]\naddress = \"127.0.0.1:80\"\n[backend]\ndriver = \"systemd\"\nunit = \"nginx@{fixed}.service\"\n[[backend.fixed]]\nname = \"a b\"\naddress = \"127.0.0.1:81\"\n[[backend.fixed]]\nname = \"b\"\naddress = \"127.0.0.1:81\"\n[[backend.fixed]]\nname = \"b\"\nlistener = \"admin\"\naddress = \"0.0.0.0:82\"\n", []string{
+		`web.toml:6: backend.fixed: "b" has an address for listener "admin", which there is not`,
+		`web.toml:7: backend.fixed[0].name: "a b" is not a name`,
+		`web.toml:11: backend.fixed[1].address: "127.0.0.1:81" is a b's already`,
+		`web.toml:15: backend.fixed[2].address: "0.0.0.0:82" is no address to connect to`,
 	}},
 	{"driver exec and unit", "[backend]\ncommand = [\"web\"]\nunit = \"web@{generation}.service\"\n", []string{
 		`web.toml:3: backend.unit: is for driver "systemd", and the driver is "exec"`,

@@ -17,7 +17,6 @@ import (
 
 // Bounds of what a config may say.
 const (
-	maxUnitName    = 255 // UNIT_NAME_MAX of systemd
 	maxDraining    = 1000
 	maxSuccesses   = 1000
 	maxConnections = 1 << 30 // the kernel's own bound of descriptors, fs.nr_open
@@ -99,6 +98,7 @@ func (c *Config) checkBackend() {
 	c.oneOf("backend.driver", b.Driver, "exec", "systemd")
 	c.oneOf("backend.sockets", b.Sockets, "activation", "address")
 	c.oneOf("backend.family", b.Family, "unix", "tcp")
+	c.oneOf("backend.manager", b.Manager, "auto", "system", "user")
 	c.oneOf("backend.path", b.Path, "auto", "relay", "direct")
 	if b.Driver == "systemd" {
 		c.checkUnit()
@@ -107,7 +107,9 @@ func (c *Config) checkBackend() {
 				"the unit says what runs")
 		}
 	} else if b.Driver == "exec" {
-		c.check(!c.places.given("backend.unit"), "backend.unit", `is for driver "systemd", and the driver is "exec"`, "")
+		for _, key := range []string{"unit", "manager", "fixed"} {
+			c.check(!c.places.given("backend."+key), "backend."+key, `is for driver "systemd", and the driver is "exec"`, "")
+		}
 		c.checkCommand("backend.command", b.Command)
 	}
 	c.check(b.Dir == "" || path.IsAbs(b.Dir), "backend.dir", fmt.Sprintf("%q is not a whole path", b.Dir), "begin it with /")
@@ -123,20 +125,6 @@ func (c *Config) checkBackend() {
 	if b.Path == "direct" {
 		c.checkDirect()
 	}
-}
-
-func (c *Config) checkUnit() {
-	unit := c.Backend.Unit
-	if unit == "" {
-		c.check(false, "backend.unit", `missing, and driver "systemd" needs it`, `write unit = "web@{generation}.service"`)
-		return
-	}
-	c.check(strings.HasSuffix(unit, ".service"), "backend.unit", fmt.Sprintf("%q is not a service unit", unit),
-		"it ends with .service")
-	c.check(len(unit) <= maxUnitName, "backend.unit", fmt.Sprintf("is %d bytes, a unit's name has at most %d", len(unit), maxUnitName), "")
-	c.check(!strings.ContainsFunc(unit, func(r rune) bool {
-		return !strings.ContainsRune(`:-_.\@{}`, r) && (r >= utf8.RuneSelf || !unicode.IsLetter(r) && !unicode.IsDigit(r))
-	}), "backend.unit", fmt.Sprintf("%q holds a character that no unit's name has", unit), "")
 }
 
 // checkCommand checks one argument list, apart from its placeholders.
@@ -198,6 +186,8 @@ func (c *Config) checkStop() {
 	if name == "SIGKILL" {
 		hint = `for no time to end, write timeout = "0s"`
 	}
+	c.check(c.Backend.Driver != "systemd" || !c.places.given("stop.signal"), "stop.signal",
+		`is for driver "exec", and the driver is "systemd"`, "write KillSignal= in the unit")
 	c.check(!slices.Contains(unfitSignals, name), "stop.signal", name+" does not ask a program to end", hint)
 }
 

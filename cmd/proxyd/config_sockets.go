@@ -72,9 +72,9 @@ func isSocketWord(word string) bool {
 // BindsItself says whether a generation binds its addresses itself, rather than
 // being handed listening sockets: where its command or its environment names
 // {port}, {address} or {socket}, or backend.sockets is "address" (the program
-// then finds its port in the variable PORT).
+// then finds its port in the variable PORT), or its addresses are fixed.
 func (c *Config) BindsItself() bool {
-	return c.Backend.Sockets == "address" || len(c.socketUses()) > 0
+	return c.Backend.Sockets == "address" || len(c.Backend.Fixed) > 0 || len(c.socketUses()) > 0
 }
 
 // WantsTCP says whether a generation serves listener on a loopback TCP port
@@ -122,7 +122,7 @@ func (c *Config) checkPlaceholders() {
 		c.checkWords(t[0], t[1], all)
 	}
 	c.checkWords("backend.dir", c.Backend.Dir, plainWords)
-	c.checkWords("backend.unit", c.Backend.Unit, plainWords)
+	c.checkWords("backend.unit", c.Backend.Unit, append([]string{"fixed"}, plainWords...))
 	c.checkSameKind()
 	c.checkReadyAddresses()
 	if b := c.Backend; c.BindsItself() && len(c.socketUses()) == 0 && c.places.given("backend.family") {
@@ -201,6 +201,13 @@ func (c *Config) checkServed(names []string) {
 	list := c.socketUses()
 	if !c.BindsItself() || len(names) == 0 {
 		return
+	}
+	if len(c.Backend.Fixed) > 0 {
+		c.checkFixedServe(names)
+		return
+	}
+	if c.Backend.Driver == "systemd" {
+		return // its environment file names each
 	}
 	if len(list) == 0 {
 		c.check(len(names) == 1, "backend.sockets", `"address" tells a program one port, in PORT, and there are `+

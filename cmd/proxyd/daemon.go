@@ -34,7 +34,8 @@ type daemon struct {
 	lock       *os.File
 	listeners  []activation.Listener
 	processes  *process.Driver
-	driver     *execDriver
+	driver     backend.Driver
+	units      *systemdDriver // is driver where generations are units
 	proxy      *proxy.Proxy
 	supervisor *backend.Supervisor
 	server     *control.Server
@@ -104,7 +105,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return err
 	}
 	socket := filepath.Join(d.runtimeDir, "control.sock")
-	if err := d.openDriver(socket); err != nil {
+	if err := d.openDriver(ctx, socket); err != nil {
 		return err
 	}
 	if err := d.openProxy(); err != nil {
@@ -123,6 +124,7 @@ func (d *daemon) open(ctx context.Context) error {
 		Known:      known,
 		History:    backend.OpenHistory(d.stateDir),
 		Log:        d.log.Named("backend"),
+		Leave:      d.units != nil,
 		Fault:      faultAt,
 	})
 	if err != nil {
@@ -142,7 +144,7 @@ func (d *daemon) openDirs() error {
 	return err
 }
 
-func (d *daemon) openDriver(socket string) error {
+func (d *daemon) openDriver(ctx context.Context, socket string) error {
 	var err error
 	d.processes, err = process.New(process.Config{
 		Service: d.name, Marker: socket, Log: d.log.Named("process"), Output: d.output,
@@ -151,10 +153,17 @@ func (d *daemon) openDriver(socket string) error {
 	if err != nil {
 		return err
 	}
+	log := d.log.Named("driver")
+	sockets := newGenerationSockets(d.runtimeDir, listenerNames(d.listeners), log)
+	if d.config.Backend.Driver == "systemd" {
+		if d.units, err = newSystemdDriver(ctx, d.config, d.processes, sockets, log); err != nil {
+			return err
+		}
+		d.driver = d.units
+		return nil
+	}
 	d.driver = &execDriver{
-		processes: d.processes, config: d.config, service: d.name, control: socket,
-		sockets: newGenerationSockets(d.runtimeDir, listenerNames(d.listeners), d.log.Named("driver")),
-		log:     d.log.Named("driver"),
+		processes: d.processes, config: d.config, service: d.name, control: socket, sockets: sockets, log: log,
 	}
 	return nil
 }
@@ -184,10 +193,14 @@ func (d *daemon) openControl(socket string) error {
 	if err != nil {
 		return err
 	}
-	d.server = control.NewServer(control.Config{
+	c := control.Config{
 		Service: &service{supervisor: d.supervisor, listeners: d.listeners},
 		Log:     d.log.Named("control"),
-	})
+	}
+	if d.units != nil {
+		c.Handover = d.units.handover
+	}
+	d.server = control.NewServer(c)
 	go d.serveControl(l)
 	return nil
 }
@@ -209,6 +222,9 @@ func (d *daemon) close() error {
 	}
 	if d.proxy != nil {
 		errs = append(errs, d.proxy.Close())
+	}
+	if d.units != nil {
+		d.units.close()
 	}
 	if d.processes != nil {
 		errs = append(errs, d.processes.Close())

@@ -148,7 +148,7 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 		}
 		return nil, errors.Join(err, run.notify.Close())
 	}
-	run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), addresses)
+	run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), addresses, "")
 	return run, nil
 }
 

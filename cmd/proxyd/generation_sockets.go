@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -36,6 +37,7 @@ type keptSockets struct {
 	addresses map[string]net.Addr
 	handed    []activation.Listener
 	ports     []int
+	fixed     string // the name of its fixed addresses
 }
 
 func newGenerationSockets(dir string, listeners []string, log hclog.Logger) *generationSockets {
@@ -73,7 +75,7 @@ func (s *generationSockets) open(id uint64, config *Config) (*keptSockets, error
 			return nil, fmt.Errorf("set O_NONBLOCK of listener %q: %w", l.Name, err)
 		}
 	}
-	if !config.BindsItself() {
+	if !config.BindsItself() || k.fixed != "" {
 		return k, nil
 	}
 	for _, a := range k.addresses { // a program that died leaves its socket behind
@@ -97,6 +99,9 @@ func removeSocket(a net.Addr) error {
 // make picks the addresses of a generation and, where it is handed its sockets,
 // makes them.
 func (s *generationSockets) make(id uint64, config *Config) (*keptSockets, error) {
+	if config.Backend.namedByFixed() {
+		return s.takeFixed(config)
+	}
 	k := &keptSockets{addresses: map[string]net.Addr{}}
 	for _, name := range s.listeners {
 		var addr net.Addr = &net.UnixAddr{Net: "unix", Name: s.socketPath(id, name)}
@@ -131,6 +136,32 @@ func (s *generationSockets) make(id uint64, config *Config) (*keptSockets, error
 	return k, nil
 }
 
+// takeFixed gives the first of the fixed addresses that no generation has.
+func (s *generationSockets) takeFixed(config *Config) (*keptSockets, error) {
+	var taken []string
+	for _, name := range config.Backend.fixedNames() {
+		by := s.holderOf(name)
+		if by != 0 {
+			taken = append(taken, fmt.Sprintf("%s by generation %d", name, by))
+			continue
+		}
+		addresses, err := parseAddresses(config.Backend.fixedAddresses(name, s.listeners[0]))
+		return &keptSockets{addresses: addresses, fixed: name}, err
+	}
+	return nil, fmt.Errorf("all fixed addresses are taken (%s): end one with `proxyctl retire` or `proxyctl stop`", strings.Join(taken, ", "))
+}
+
+// holderOf gives the generation that has the fixed addresses of a name, 0 where
+// none has.
+func (s *generationSockets) holderOf(name string) uint64 {
+	for id, k := range s.kept {
+		if k.fixed == name {
+			return id
+		}
+	}
+	return 0
+}
+
 func (s *generationSockets) socketPath(id uint64, listener string) string {
 	return filepath.Join(s.genDir(id), listener+".sock")
 }
@@ -148,10 +179,10 @@ func (s *generationSockets) unixAddresses(id uint64) map[string]string {
 // adopt keeps what an adopted run has for its next one: the ports that it binds,
 // or the sockets that it was handed, which pid holds. Where those cannot be had
 // back, they are the process's alone, and its next run gets new ones.
-func (s *generationSockets) adopt(id uint64, config *Config, pid int, addresses map[string]net.Addr) *keptSockets {
-	k := &keptSockets{addresses: addresses}
+func (s *generationSockets) adopt(id uint64, config *Config, pid int, addresses map[string]net.Addr, fixed string) *keptSockets {
+	k := &keptSockets{addresses: addresses, fixed: fixed}
 	for name, a := range addresses {
-		if tcp, ok := a.(*net.TCPAddr); ok && config.BindsItself() {
+		if tcp, ok := a.(*net.TCPAddr); ok && fixed == "" && config.BindsItself() {
 			activation.ReservePort(tcp.Port)
 			k.ports = append(k.ports, tcp.Port)
 		}

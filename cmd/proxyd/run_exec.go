@@ -65,6 +65,7 @@ func (r *execRun) Done() <-chan struct{}          { return r.process.Done() }
 func (r *execRun) Signal(s syscall.Signal) error  { return r.process.Signal(s) }
 func (r *execRun) Kill() error                    { return r.process.Kill() }
 func (r *execRun) LastLines() []string            { return r.process.LastLines() }
+func (r *execRun) Tells() bool                    { return false } // it shows when it first speaks
 func (r *execRun) Notices() <-chan backend.Notice { return r.notices }
 
 // Exit says how the main process ended.
@@ -98,11 +99,17 @@ func (r *execRun) Command(ctx context.Context, argv []string) error {
 	if err != nil {
 		return err
 	}
-	values, _ := placeholderValues(r.launch, r.driver.sockets.listeners, r.kept.addresses)
-	if argv, err = Expand(argv, values); err != nil {
+	return runCheck(ctx, r.driver.processes, r.launch, r.driver.sockets.listeners, r.kept, argv, env)
+}
+
+// runCheck runs a readiness command with its placeholders filled in.
+func runCheck(ctx context.Context, processes *process.Driver, l backend.Launch, listeners []string, k *keptSockets, argv, env []string) error {
+	values, _ := placeholderValues(l, listeners, k.addresses)
+	argv, err := Expand(argv, values)
+	if err != nil {
 		return err
 	}
-	if out, err := r.driver.processes.Run(ctx, argv, env); err != nil {
+	if out, err := processes.Run(ctx, argv, env); err != nil {
 		return fmt.Errorf("%w%s", err, lastLine(out))
 	}
 	return nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/seed8fae2174/proxyd/activation"
@@ -87,8 +86,6 @@ func listenerNames(listeners []activation.Listener) []string {
 // buildable refuses what the config may say and this proxyd cannot do yet.
 func buildable(c *Config) error {
 	switch {
-	case c.Backend.Driver != "exec":
-		return fmt.Errorf("backend.driver: %q is not built into this proxyd", c.Backend.Driver)
 	case c.Backend.Path == "direct":
 		return errors.New(`backend.path: "direct" is not built into this proxyd; leave it at "auto"`)
 	}

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed8fae2174/proxyd/backend"
+	"github.com/seed8fae2174/proxyd/backend/process"
+	"github.com/seed8fae2174/proxyd/systemd"
+)
+
+// systemdDriver adapts package systemd and the generations' own sockets to what
+// the supervisor asks of a driver. A generation fetches its sockets by itself
+// (`proxyctl exec` and handover.go), or reads its addresses in a file.
+type systemdDriver struct {
+	units     *systemd.Driver
+	processes *process.Driver // runs readiness commands, and nothing else
+	config    *Config
+	service   string
+	sockets   *generationSockets
+	log       hclog.Logger
+
+	calls sync.WaitGroup // what is being asked of systemd
+
+	mu   sync.Mutex
+	runs map[string]*systemdRun // by unit: whose processes may fetch sockets
+
+	swept  chan struct{} // closed when it is known which units are ours
+	settle sync.Once
+}
+
+var _ backend.Driver = (*systemdDriver)(nil)
+
+// systemdPlan is what of the config is fixed at a generation's creation. What
+// runs is the unit's business.
+type systemdPlan struct {
+	Sockets     string `json:"sockets"`
+	Family      string `json:"family"`
+	NonBlocking bool   `json:"non_blocking,omitempty"`
+}
+
+func (p systemdPlan) with(c *Config) *Config {
+	planned := *c
+	planned.Backend.Sockets, planned.Backend.Family, planned.Backend.NonBlocking = p.Sockets, p.Family, p.NonBlocking
+	return &planned
+}
+
+// systemdIdentity is what of a run is written down: its unit and where it
+// listens.
+type systemdIdentity struct {
+	systemd.Identity
+	Addresses map[string]string `json:"addresses,omitempty"`
+	Fixed     string            `json:"fixed,omitempty"`
+}
+
+func newSystemdDriver(ctx context.Context, c *Config, processes *process.Driver, sockets *generationSockets, log hclog.Logger) (*systemdDriver, error) {
+	units, err := systemd.New(ctx, systemd.Config{
+		Unit: driverTemplate(c.Backend.Unit), User: c.Backend.usersManager(), Log: log.Named("systemd"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &systemdDriver{
+		units: units, processes: processes, config: c, service: c.Name, sockets: sockets, log: log,
+		runs: map[string]*systemdRun{}, swept: make(chan struct{}),
+	}, nil
+}
+
+// close ends the watching; the units run on.
+func (d *systemdDriver) close() {
+	d.units.Close()
+	d.calls.Wait()
+}
+
+// Plan fixes how a generation gets its sockets.
+func (d *systemdDriver) Plan(uint64, string) (json.RawMessage, error) {
+	b := d.config.Backend
+	return json.Marshal(systemdPlan{Sockets: b.Sockets, Family: b.Family, NonBlocking: b.NonBlocking})
+}
+
+// label is what stands for {release} in the units' name: see driverTemplate.
+func (d *systemdDriver) label(release string, k *keptSockets) string { return cmp.Or(k.fixed, release) }
+
+// Start makes the generation's sockets and environment file, and starts its unit.
+func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func(json.RawMessage) error) (backend.Run, error) {
+	var plan systemdPlan
+	if err := json.Unmarshal(l.Plan, &plan); err != nil {
+		return nil, fmt.Errorf("read plan: %w", err)
+	}
+	run := &systemdRun{driver: d, config: plan.with(d.config), launch: l}
+	var err error
+	if run.kept, err = d.sockets.open(l.ID, run.config); err != nil {
+		return nil, err
+	}
+	label := d.label(l.Release, run.kept)
+	name, err := d.units.UnitName(l.ID, label)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.admit(name, run); err != nil {
+		return nil, err
+	}
+	if err := run.writeEnvironment(name); err != nil {
+		d.forget(name, run)
+		return nil, err
+	}
+	run.unit, err = d.units.Start(ctx, l.ID, label, func(identity systemd.Identity) error {
+		b, err := json.Marshal(systemdIdentity{identity, textAddresses(run.kept.addresses), run.kept.fixed})
+		if err != nil {
+			return err
+		}
+		if err := d.noteRun(l, b); err != nil {
+			return err
+		}
+		return record(b)
+	})
+	if err == nil && d.config.Ready.Check == "notify" && !run.unit.Tells() {
+		clear, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearLimit)
+		defer cancel()
+		err = errors.Join(fmt.Errorf(`ready.check is "notify", and by its Type= unit %s never says that it is ready: write Type=notify there`, name),
+			run.unit.Clear(clear))
+	}
+	if err != nil {
+		d.forget(name, run)
+		return nil, explainStart(err)
+	}
+	run.heed()
+	return run, nil
+}
+
+// explainStart gives the supervisor the journal's lines of a start that came to
+// nothing, and a word on what is often the reason.
+func explainStart(err error) error {
+	var failed *systemd.StartError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	if errors.Is(err, systemd.ErrRunning) {
+		err = fmt.Errorf("%w; name {generation} in backend.unit to run a release twice", err)
+	}
+	return &backend.StartError{Err: err, Lines: failed.Lines}
+}
+
+// admit lets the processes of a unit fetch the sockets of run.
+func (d *systemdDriver) admit(unit string, run *systemdRun) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if other := d.runs[unit]; other != nil && other.launch.ID != run.launch.ID {
+		return fmt.Errorf("unit %s is generation %s already; name {generation} in backend.unit to run a release twice",
+			unit, generationName(other.launch.ID, other.launch.Release))
+	}
+	d.runs[unit] = run
+	return nil
+}
+
+func (d *systemdDriver) forget(unit string, run *systemdRun) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.runs[unit] == run {
+		delete(d.runs, unit)
+	}
+}
+
+// Adopt takes over a unit that an earlier proxyd started.
+func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity json.RawMessage) (backend.Run, error) {
+	run := &systemdRun{driver: d, launch: l}
+	var plan systemdPlan
+	var known systemdIdentity
+	if err := errors.Join(json.Unmarshal(l.Plan, &plan), json.Unmarshal(identity, &known)); err != nil {
+		return nil, fmt.Errorf("read plan and identity: %w", err)
+	}
+	run.config = plan.with(d.config)
+	if len(known.Addresses) == 0 { // found, rather than remembered
+		known.Addresses = d.sockets.unixAddresses(l.ID)
+	}
+	addresses, err := parseAddresses(known.Addresses)
+	if err != nil {
+		return nil, err
+	}
+	run.unit, err = d.units.Adopt(ctx, known.Identity)
+	if errors.Is(err, systemd.ErrGone) {
+		return nil, fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
+	}
+	if err != nil {
+		return nil, err
+	}
+	run.kept = d.sockets.adopt(l.ID, run.config, run.unit.PID(), addresses, known.Fixed)
+	if err := d.admit(run.unit.Name(), run); err != nil {
+		return nil, err
+	}
+	run.heed()
+	return run, nil
+}
+
+// Found lists the generations whose units run. What a unit's name does not say
+// is in the note that Start left.
+func (d *systemdDriver) Found(ctx context.Context) ([]backend.Found, error) {
+	units, err := d.units.Found(ctx)
+	if err != nil {
+		return nil, err
+	}
+	notes := d.readNotes()
+	var found []backend.Found
+	for _, u := range units {
+		i := slices.IndexFunc(notes, func(n runNote) bool { return n.Identity.Unit == u.Identity.Unit })
+		f := backend.Found{ID: u.Generation, Release: u.Release}
+		known := systemdIdentity{Identity: u.Identity}
+		if i >= 0 {
+			f.ID, f.Release = notes[i].Generation, notes[i].Release
+			known.Addresses, known.Fixed = notes[i].Identity.Addresses, notes[i].Identity.Fixed
+		}
+		if f.ID == 0 {
+			d.log.Warn("a unit of the template is no generation that is known", "unit", u.Identity.Unit)
+			continue
+		}
+		if f.Identity, err = json.Marshal(known); err != nil {
+			return nil, err
+		}
+		found = append(found, f)
+	}
+	return found, nil
+}
+
+// Sweep ends the template's units that belong to none of keep, and removes what
+// earlier proxyds left of them.
+func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
+	defer d.settle.Do(func() { close(d.swept) })
+	units := map[string]bool{}
+	d.mu.Lock()
+	for name, run := range d.runs {
+		units[name] = slices.Contains(keep, run.launch.ID)
+	}
+	d.mu.Unlock()
+	ended, err := d.units.Sweep(ctx, units)
+	if len(ended) > 0 {
+		d.log.Warn("ended units that are no generations", "units", ended)
+	}
+	return errors.Join(err, d.sockets.sweep(keep), d.sweepEnvironments())
+}
+
+// Release gives up what was kept for a generation between its runs.
+func (d *systemdDriver) Release(id uint64) {
+	d.mu.Lock()
+	for name, run := range d.runs {
+		if run.launch.ID == id {
+			delete(d.runs, name)
+			removeEnvironment(d.sockets.dir, name)
+		}
+	}
+	d.mu.Unlock()
+	d.sockets.release(id)
+}
+
+// clearLimit bounds the wait for what is left of a unit. It is far beyond what
+// systemd takes to kill.
+const clearLimit = time.Minute

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/backend"
+	"github.com/seed8fae2174/proxyd/systemd"
+)
+
+// systemdRun is one run of a generation's unit.
+type systemdRun struct {
+	driver  *systemdDriver
+	launch  backend.Launch
+	config  *Config // with what its plan fixed
+	kept    *keptSockets
+	unit    *systemd.Unit
+	notices chan backend.Notice
+}
+
+var _ backend.Run = (*systemdRun)(nil)
+
+// heed begins to hand on what the unit says of itself.
+func (r *systemdRun) heed() {
+	r.notices = make(chan backend.Notice)
+	r.driver.calls.Add(1)
+	go r.translate()
+}
+
+// translate hands on that the unit is active, where that means ready, and its
+// status text. It ends with the unit or the driver; close waits for it.
+func (r *systemdRun) translate() {
+	defer r.driver.calls.Done()
+	defer close(r.notices)
+	ready := r.unit.Ready()
+	if !r.unit.Tells() {
+		ready = nil
+	}
+	for {
+		n := backend.Notice{}
+		select {
+		case <-ready:
+			ready = nil
+			n.Ready = true
+		case <-r.unit.Said():
+		case <-r.unit.Unwatched():
+			return
+		}
+		n.Status = r.unit.Status()
+		select {
+		case r.notices <- n:
+		case <-r.unit.Unwatched():
+			return
+		}
+	}
+}
+
+func (r *systemdRun) PID() int                       { return r.unit.PID() }
+func (r *systemdRun) Unit() string                   { return r.unit.Name() }
+func (r *systemdRun) Addresses() map[string]net.Addr { return r.kept.addresses }
+func (r *systemdRun) Done() <-chan struct{}          { return r.unit.Done() }
+func (r *systemdRun) Exit() string                   { return r.unit.Exit() }
+func (r *systemdRun) LastLines() []string            { return r.unit.LastLines() }
+func (r *systemdRun) Notices() <-chan backend.Notice { return r.notices }
+
+// Tells says that the unit's word is waited for: see systemd.Unit.Tells.
+func (r *systemdRun) Tells() bool { return r.unit.Tells() }
+
+// Signal has systemd stop the unit by the unit's own rules, among them
+// KillSignal=, whatever the signal. systemd may be away for a while, which the
+// supervisor must not wait for.
+func (r *systemdRun) Signal(syscall.Signal) error {
+	r.driver.calls.Add(1)
+	go r.ask("stop", r.unit.Stop)
+	return nil
+}
+
+// Kill ends all processes of the unit.
+func (r *systemdRun) Kill() error {
+	r.driver.calls.Add(1)
+	go r.ask("kill", r.unit.Kill)
+	return nil
+}
+
+// ask asks something of systemd. It ends with the answer, or the limit of one
+// call, or the driver; close waits for it.
+func (r *systemdRun) ask(what string, call func() error) {
+	defer r.driver.calls.Done()
+	if err := call(); err != nil {
+		r.driver.log.Warn("cannot end a unit", "how", what, "unit", r.unit.Name(), "error", err)
+	}
+}
+
+// Clear ends what the main process left behind.
+func (r *systemdRun) Clear() {
+	ctx, cancel := context.WithTimeout(context.Background(), clearLimit)
+	defer cancel()
+	if err := r.unit.Clear(ctx); err != nil {
+		r.driver.log.Warn("cannot clear up after a generation", "generation", r.launch.ID, "unit", r.unit.Name(), "error", err)
+	}
+}
+
+func (r *systemdRun) Waiting(listener string) (int, bool) { return r.kept.waiting(listener) }
+
+// Command runs a readiness command, as proxyd's own child, with what the
+// generation finds in its environment and with its placeholders.
+func (r *systemdRun) Command(ctx context.Context, argv []string) error {
+	env := activation.ScrubEnv(os.Environ())
+	for _, v := range r.environment() {
+		env = append(env, v.name+"="+v.value)
+	}
+	return runCheck(ctx, r.driver.processes, r.launch, r.driver.sockets.listeners, r.kept, argv, lastWins(env))
+}
