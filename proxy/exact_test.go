@@ -5,10 +5,14 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 )
 
 // seen is what the two ends of a connection saw, line by line.
-type seen struct{ client, backend []string }
+type seen struct {
+	client, backend []string
+	hold            time.Duration // see long and short
+}
 
 func (s *seen) c(format string, a ...any) { s.client = append(s.client, fmt.Sprintf(format, a...)) }
 func (s *seen) b(format string, a ...any) { s.backend = append(s.backend, fmt.Sprintf(format, a...)) }
@@ -170,23 +174,28 @@ var scenarios = []scenario{
 const streamBytes = 64 << 20
 
 func TestExact(t *testing.T) {
-	networks := []string{"tcp", "unix"}
 	for _, sc := range scenarios {
-		t.Run(strings.ReplaceAll(sc.name, " ", "-"), func(t *testing.T) {
-			direct := map[string]seen{}
-			for _, network := range networks {
-				direct[network] = playDirect(t, sc, network)
-			}
-			for _, in := range networks {
-				for _, out := range networks {
-					t.Run(in+"-"+out, func(t *testing.T) {
-						got := playRelayed(t, sc, in, out)
-						compare(t, "client", got.client, direct[in].client, sc.resets && in == "unix")
-						compare(t, "backend", got.backend, direct[out].backend, sc.resets && out == "unix")
-					})
-				}
-			}
-		})
+		t.Run(dashed(sc.name), func(t *testing.T) { playAll(t, sc) })
+	}
+}
+
+func dashed(name string) string { return strings.ReplaceAll(name, " ", "-") }
+
+// playAll plays a scenario directly and over every pair of networks.
+func playAll(t *testing.T, sc scenario) {
+	networks := []string{"tcp", "unix"}
+	direct := map[string]seen{}
+	for _, network := range networks {
+		direct[network] = playDirect(t, sc, network)
+	}
+	for _, in := range networks {
+		for _, out := range networks {
+			t.Run(in+"-"+out, func(t *testing.T) {
+				got := playRelayed(t, sc, in, out)
+				compare(t, "client", got.client, direct[in].client, sc.resets && in == "unix")
+				compare(t, "backend", got.backend, direct[out].backend, sc.resets && out == "unix")
+			})
+		}
 	}
 }
 
