@@ -216,6 +216,7 @@ func dial(ctx context.Context, addr net.Addr) (net.Conn, error) {
 		return nil, err
 	}
 	if addr.Network() != "unix" && conn.LocalAddr().String() == conn.RemoteAddr().String() {
+		_ = conn.(*net.TCPConn).SetLinger(0) // else the port is in TIME_WAIT, and cannot be bound
 		conn.Close()
 		return nil, fmt.Errorf("dial %s: %w", addr, errSelf)
 	}

@@ -51,7 +51,7 @@ func (l *loop) accept(i int) {
 			l.stopFull()
 			return
 		}
-		fd, errno := accept(p.listeners[i])
+		fd, errno := l.take(p.listeners[i])
 		switch errno {
 		case 0:
 			l.backoff = 0

@@ -38,8 +38,8 @@ func (l *loop) dial(c *conn) {
 	s.fd, s.flags = fd, 0
 	if d.family != unix.AF_UNIX {
 		s.flags = isTCP | nagle
-		if d.remote && l.proxy.keepAlive > 0 {
-			keepAlive(int(fd), l.proxy.keepAlive)
+		if d.remote {
+			detectDeath(int(fd), l.proxy.keepAlive, l.proxy.userTimeout)
 		}
 	}
 	_, _, errno = syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(d.raw))), uintptr(len(d.raw)))
@@ -106,7 +106,14 @@ func (l *loop) reached(c *conn, watch uint32) {
 func (l *loop) unreached(c *conn, errno syscall.Errno) {
 	l.unlink(c)
 	if s := &c.side[backend]; s.fd >= 0 {
-		l.os.close(s.fd)
+		if s.is(isTCP) {
+			// It may have been made, to itself or just now: a close would leave
+			// the port in TIME_WAIT, and whoever should listen there could not
+			// bind it for a minute.
+			l.os.reset(s.fd)
+		} else {
+			l.os.close(s.fd)
+		}
 		s.fd, s.flags = -1, 0
 	}
 	c.state = waiting

@@ -93,10 +93,10 @@ func rawCall(c duplex, write bool, b []byte) (n int, err error) {
 	return n, err
 }
 
-// A load is what goes over a connection before it ends. When it returns, every
+// traffic is what goes over a connection before it ends. When it returns, every
 // byte of it was read, so what an ending does to bytes on their way is the
 // ending's own.
-type load struct {
+type traffic struct {
 	name string
 	play func(c, b duplex, s *seen, size int)
 }
@@ -124,7 +124,7 @@ func smallMessages(c, b duplex, s *seen, n int) {
 	}
 }
 
-var loads = []load{
+var loads = []traffic{
 	{"nothing", func(c, b duplex, s *seen, size int) {}},
 	{"server speaks first", func(c, b duplex, s *seen, size int) {
 		s.b("%s", feed(b, []byte("220 hello\r\n")))

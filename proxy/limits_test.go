@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -47,98 +46,6 @@ func TestMaxConnectionsWaitInTheQueue(t *testing.T) {
 	if n := r.Counts().Accepted; n != 7 {
 		t.Errorf("%d accepted, want 7", n)
 	}
-}
-
-// TestFewDescriptors runs this binary again with a low limit that is used up
-// behind the proxy's back.
-func TestFewDescriptors(t *testing.T) {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "PROXY_TEST_FEW_DESCRIPTORS=1")
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "served after EMFILE") {
-		t.Fatalf("%v\n%s", err, out)
-	}
-}
-
-func fewDescriptors() int {
-	err := func() error {
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: 256}); err != nil {
-			return err
-		}
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		dir, err := os.MkdirTemp("", "px")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
-		back, err := net.Listen("unix", dir+"/s")
-		if err != nil {
-			return err
-		}
-		file, err := ln.(*net.TCPListener).File()
-		if err != nil {
-			return err
-		}
-		if _, err := New(Config{Listeners: []Listener{{Name: "web", FD: int(file.Fd())}}, Reserve: 1000}); !errors.Is(err, ErrLimits) {
-			return fmt.Errorf("a reserve beyond the limit: %v", err)
-		}
-		p, err := New(Config{Listeners: []Listener{{Name: "web", FD: int(file.Fd())}}, Loops: 1})
-		if err != nil {
-			return err
-		}
-		defer p.Close()
-		if p.limit < 50 || p.limit > (256-64)/2 {
-			return fmt.Errorf("%d connections at 256 descriptors with 64 in reserve", p.limit)
-		}
-		r, err := p.NewRoute(1, map[string]net.Addr{"web": back.Addr()})
-		if err != nil {
-			return err
-		}
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			return err
-		}
-		var taken []int
-		for {
-			fd, err := unix.Dup(0)
-			if err != nil {
-				break
-			}
-			taken = append(taken, fd)
-		}
-		p.Switch(r)
-		for p.emfile.Load() < 2 { // it tried, failed, rested and tried again
-			time.Sleep(time.Millisecond)
-		}
-		rested := false
-		for !rested { // it does not spin meanwhile
-			p.inLoop(p.loops[0], func() { rested = p.loops[0].resting && p.loops[0].listening == 0 })
-			if p.emfile.Load() > 1000 {
-				return errors.New("accepting goes on without a rest")
-			}
-		}
-		for _, fd := range taken {
-			unix.Close(fd)
-		}
-		b, err := back.Accept()
-		if err != nil {
-			return err
-		}
-		b.Write([]byte("late"))
-		if got := want(c, []byte("late")); got != "4 bytes" {
-			return errors.New(got)
-		}
-		fmt.Println("served after EMFILE")
-		return nil
-	}()
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	return 0
 }
 
 // A peer that does not read costs a bounded amount, and loses nothing.

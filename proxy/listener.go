@@ -46,9 +46,16 @@ func prepare(fd int, alive, user time.Duration) (tcp bool, err error) {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return false, fmt.Errorf("set TCP_NODELAY: %w", err)
 	}
+	return true, detectDeath(fd, alive, user)
+}
+
+// detectDeath sets what ends a connection whose peer has vanished: keepalive
+// while nothing is on its way to it, TCP_USER_TIMEOUT while something is. Zero
+// or less: not set.
+func detectDeath(fd int, alive, user time.Duration) error {
 	if alive > 0 {
 		if err := keepAlive(fd, alive); err != nil {
-			return false, err
+			return err
 		}
 	}
 	if user > 0 {
@@ -56,10 +63,10 @@ func prepare(fd int, alive, user time.Duration) (tcp bool, err error) {
 		// option; what it accepts then keeps the kernel's own limit.
 		err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(1, user.Milliseconds())))
 		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EOPNOTSUPP) {
-			return false, fmt.Errorf("set TCP_USER_TIMEOUT: %w", err)
+			return fmt.Errorf("set TCP_USER_TIMEOUT: %w", err)
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // keepAlive asks a quiet peer after d, and then four times within another d.

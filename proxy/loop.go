@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,11 +23,12 @@ type loop struct {
 	events    []unix.EpollEvent
 	start     time.Time
 	cells     []cell
-	listening uint64 // listeners that are watched
-	burst     []int  // accepts a wake, by listener
-	backoff   int64  // ns; 0: accepting works
-	resting   bool   // accepting failed, waits for its timer
-	head      int32  // connecting, oldest first
+	listening uint64                                      // listeners that are watched
+	burst     []int                                       // accepts a wake, by listener
+	take      func(listener int32) (int32, syscall.Errno) // accept; a test's own, to fail
+	backoff   int64                                       // ns; 0: accepting works
+	resting   bool                                        // accepting failed, waits for its timer
+	head      int32                                       // connecting, oldest first
 	tail      int32
 	swept     int64
 
@@ -76,7 +78,7 @@ func newLoop(p *Proxy, index int) (*loop, error) {
 		pump: newPump(os), os: os, proxy: p, index: index, wake: int32(wake),
 		events: make([]unix.EpollEvent, 256), start: time.Now(),
 		head: -1, tail: -1, finished: make(chan struct{}),
-		burst: make([]int, len(p.listeners)),
+		burst: make([]int, len(p.listeners)), take: accept,
 	}
 	l.pump.ended = l.leave
 	if errno := os.watch(unix.EPOLL_CTL_ADD, l.wake, unix.EPOLLIN|unix.EPOLLET, key{ref: wakeRef}); errno != 0 {

@@ -97,6 +97,7 @@ type Proxy struct {
 	headerTimeout   int64
 	idle, halfClose time.Duration
 	keepAlive       time.Duration
+	userTimeout     time.Duration
 	sweep           int64 // ns between two looks for idle connections; 0: never
 	ephemeral       [2]int
 	limit           int64
@@ -124,6 +125,7 @@ func New(cfg Config) (*Proxy, error) {
 		idle:           max(0, cfg.IdleTimeout),
 		halfClose:      max(0, cfg.HalfCloseTimeout),
 		keepAlive:      orElse(cfg.KeepAlive, time.Minute),
+		userTimeout:    orElse(cfg.UserTimeout, max(0, cfg.IdleTimeout)),
 	}
 	if p.log == nil {
 		p.log = hclog.NewNullLogger()
@@ -133,7 +135,7 @@ func New(cfg Config) (*Proxy, error) {
 	for _, l := range cfg.Listeners {
 		tcp, err := true, error(nil)
 		if !l.Member {
-			tcp, err = prepare(l.FD, p.keepAlive, orElse(cfg.UserTimeout, p.idle))
+			tcp, err = prepare(l.FD, p.keepAlive, p.userTimeout)
 			p.open.Or(1 << len(p.listeners))
 		}
 		if err != nil {
