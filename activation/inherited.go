@@ -27,9 +27,13 @@ var listenVars = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_
 // on several descriptors: several addresses of one listener, or several members
 // of one SO_REUSEPORT group.
 //
-// The caller owns the descriptors; FD_CLOEXEC and O_NONBLOCK are set on them.
-// On an error they stay open, as they were found.
-func Inherited() ([]Listener, error) {
+// stored are the listening sockets that an earlier process gave to Store, by the
+// names that they have there. One that is no such socket is dropped: the store
+// is proxyd's own, so it serves nobody.
+//
+// The caller owns the descriptors; FD_CLOEXEC is set on them, and O_NONBLOCK on
+// listeners. On an error they stay open, as they were found.
+func Inherited() (listeners, stored []Listener, err error) {
 	env := map[string]string{}
 	for _, k := range listenVars {
 		if v, ok := os.LookupEnv(k); ok {
@@ -39,15 +43,22 @@ func Inherited() ([]Listener, error) {
 	}
 	n, err := passed(env, os.Getpid())
 	if err != nil || n == 0 {
-		return nil, err
+		return nil, nil, err
 	}
 	names, err := passedNames(env, n)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	listeners := make([]Listener, 0, n)
 	var errs []error
 	for i, name := range names {
+		if strings.Contains(name, storeMark) {
+			if l, err := inheritStored(firstFD+i, name); err == nil {
+				stored = append(stored, l)
+			} else {
+				unix.Close(firstFD + i)
+			}
+			continue
+		}
 		l, err := inherit(firstFD+i, name)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("descriptor %d (%q): %w", firstFD+i, name, err))
@@ -56,9 +67,9 @@ func Inherited() ([]Listener, error) {
 		listeners = append(listeners, l)
 	}
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return nil, nil, errors.Join(errs...)
 	}
-	return listeners, nil
+	return listeners, stored, nil
 }
 
 // passed tells how many descriptors env says were passed to pid.

@@ -73,29 +73,36 @@ type seen struct {
 // childAnswer is what a child writes.
 type childAnswer struct {
 	Listeners []seen
+	Stored    []seen
 	Error     string
 	Left      []string // LISTEN_* variables that are still set
 	Again     int      // what a second call gives
 }
 
 func tellInherited() {
-	listeners, err := Inherited()
+	listeners, stored, err := Inherited()
 	var a childAnswer
 	if err != nil {
 		a.Error = err.Error()
 	}
-	for _, l := range listeners {
+	look := func(l Listener) seen {
 		status, _ := unix.FcntlInt(uintptr(l.FD), unix.F_GETFL, 0)
 		flags, _ := unix.FcntlInt(uintptr(l.FD), unix.F_GETFD, 0)
-		a.Listeners = append(a.Listeners, seen{l.Name, l.Addr.Network(), l.Addr.String(), l.Source, l.FD,
-			status&unix.O_NONBLOCK != 0, flags&unix.FD_CLOEXEC != 0})
+		return seen{l.Name, l.Addr.Network(), l.Addr.String(), l.Source, l.FD,
+			status&unix.O_NONBLOCK != 0, flags&unix.FD_CLOEXEC != 0}
+	}
+	for _, l := range listeners {
+		a.Listeners = append(a.Listeners, look(l))
+	}
+	for _, l := range stored {
+		a.Stored = append(a.Stored, look(l))
 	}
 	for _, kv := range os.Environ() {
 		if strings.HasPrefix(kv, "LISTEN_") {
 			a.Left = append(a.Left, kv)
 		}
 	}
-	again, _ := Inherited()
+	again, _, _ := Inherited()
 	a.Again = len(again)
 	_ = json.NewEncoder(os.Stdout).Encode(a)
 }

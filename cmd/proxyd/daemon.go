@@ -33,6 +33,7 @@ type daemon struct {
 
 	lock       *os.File
 	listeners  []activation.Listener
+	stored     []activation.Listener // given to the generations' sockets
 	processes  *process.Driver
 	driver     backend.Driver
 	units      *systemdDriver // is driver where generations are units
@@ -91,7 +92,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if d.listeners, err = openListeners(d.config); err != nil {
+	if d.listeners, d.stored, err = openListeners(d.config); err != nil {
 		return err
 	}
 	if err := socketPathsFit(d.runtimeDir, listenerNames(d.listeners)); err != nil {
@@ -154,7 +155,7 @@ func (d *daemon) openDriver(ctx context.Context, socket string) error {
 		return err
 	}
 	log := d.log.Named("driver")
-	sockets := newGenerationSockets(d.runtimeDir, listenerNames(d.listeners), log)
+	sockets := newGenerationSockets(d.runtimeDir, listenerNames(d.listeners), d.stored, log)
 	if d.config.Backend.Driver == "systemd" {
 		if d.units, err = newSystemdDriver(ctx, d.config, d.processes, sockets, log); err != nil {
 			return err

@@ -21,14 +21,16 @@ import (
 // generationSockets makes and keeps the generations' own sockets, whichever
 // driver runs them. A generation that is handed its sockets keeps them from its
 // first start until release: proxyd holds them open while it is started again,
-// so its clients wait instead of failing.
+// so its clients wait instead of failing. Under systemd they are also kept in its
+// descriptor store, so that they outlive proxyd.
 type generationSockets struct {
 	dir       string   // the runtime directory
 	listeners []string // names, in the order that they are handed over
 	log       hclog.Logger
 
-	mu   sync.Mutex
-	kept map[uint64]*keptSockets
+	mu     sync.Mutex
+	kept   map[uint64]*keptSockets
+	stored map[string][]activation.Listener // of an earlier proxyd, by storeName
 }
 
 // keptSockets is what a generation keeps between its runs: the sockets that it
@@ -40,8 +42,32 @@ type keptSockets struct {
 	fixed     string // the name of its fixed addresses
 }
 
-func newGenerationSockets(dir string, listeners []string, log hclog.Logger) *generationSockets {
-	return &generationSockets{dir: dir, listeners: listeners, log: log, kept: map[uint64]*keptSockets{}}
+// newGenerationSockets takes over what an earlier proxyd stored.
+func newGenerationSockets(dir string, listeners []string, stored []activation.Listener, log hclog.Logger) *generationSockets {
+	s := &generationSockets{dir: dir, listeners: listeners, log: log,
+		kept: map[uint64]*keptSockets{}, stored: map[string][]activation.Listener{}}
+	for _, l := range stored {
+		s.stored[l.Name] = append(s.stored[l.Name], l)
+	}
+	return s
+}
+
+// storeName names a generation's socket in systemd's descriptor store.
+func storeName(id uint64, listener string) string {
+	return fmt.Sprintf("generation/%d/%s", id, listener)
+}
+
+// takeStored gives the socket at addr that an earlier proxyd stored.
+func (s *generationSockets) takeStored(id uint64, listener string, addr net.Addr) (activation.Listener, bool) {
+	name := storeName(id, listener)
+	i := slices.IndexFunc(s.stored[name], func(l activation.Listener) bool { return textAddress(l.Addr) == textAddress(addr) })
+	if i < 0 {
+		return activation.Listener{}, false
+	}
+	l := s.stored[name][i]
+	s.stored[name] = slices.Delete(s.stored[name], i, i+1)
+	l.Name = listener
+	return l, true
 }
 
 // genDir is a generation's own directory, below the runtime directory.
@@ -128,6 +154,9 @@ func (s *generationSockets) make(id uint64, config *Config) (*keptSockets, error
 				k.release()
 				return nil, fmt.Errorf("make socket of listener %q: %w", name, err)
 			}
+			if err := activation.Store(storeName(id, name), l.FD); err != nil {
+				s.log.Warn("this socket will not outlive proxyd", "generation", id, "listener", name, "error", err)
+			}
 			k.handed = append(k.handed, l)
 			addr = l.Addr
 		}
@@ -177,8 +206,9 @@ func (s *generationSockets) unixAddresses(id uint64) map[string]string {
 }
 
 // adopt keeps what an adopted run has for its next one: the ports that it binds,
-// or the sockets that it was handed, which pid holds. Where those cannot be had
-// back, they are the process's alone, and its next run gets new ones.
+// or the sockets that it was handed: systemd stored them, or else pid holds them.
+// Where those cannot be had back, they are the process's alone, and its next run
+// gets new ones.
 func (s *generationSockets) adopt(id uint64, config *Config, pid int, addresses map[string]net.Addr, fixed string) *keptSockets {
 	k := &keptSockets{addresses: addresses, fixed: fixed}
 	for name, a := range addresses {
@@ -189,9 +219,13 @@ func (s *generationSockets) adopt(id uint64, config *Config, pid int, addresses 
 		if config.BindsItself() {
 			continue
 		}
-		l, err := activation.Recover(pid, name, a)
+		l, found := s.takeStored(id, name, a)
+		var err error
+		if !found {
+			l, err = activation.Recover(pid, name, a)
+		}
 		if err != nil {
-			s.log.Debug("clients will not wait if this generation is started again", "generation", id, "error", err)
+			s.log.Info("clients will not wait if this generation is started again", "generation", id, "error", err)
 			k.release()
 			return &keptSockets{addresses: addresses}
 		}
@@ -213,6 +247,9 @@ func (s *generationSockets) release(id uint64) {
 	defer s.mu.Unlock()
 	if k := s.kept[id]; k != nil {
 		k.release()
+		for _, l := range k.handed {
+			s.unstore(storeName(id, l.Name))
+		}
 		delete(s.kept, id)
 	}
 	if err := os.RemoveAll(s.genDir(id)); err != nil {
@@ -220,8 +257,27 @@ func (s *generationSockets) release(id uint64) {
 	}
 }
 
-// sweep removes the directories of generations that are none of keep.
+func (s *generationSockets) unstore(name string) {
+	if err := activation.Unstore(name); err != nil {
+		s.log.Warn("cannot drop a stored socket", "name", name, "error", err)
+	}
+}
+
+// sweep gives up what earlier proxyds left of generations that are none of keep:
+// directories and stored sockets.
 func (s *generationSockets) sweep(keep []uint64) error {
+	s.mu.Lock()
+	for name, left := range s.stored {
+		for _, l := range left {
+			_ = l.Close()
+		}
+		var id uint64
+		if n, _ := fmt.Sscanf(name, "generation/%d/", &id); n == 0 || len(left) > 0 && !slices.Contains(keep, id) {
+			s.unstore(name)
+		}
+	}
+	clear(s.stored)
+	s.mu.Unlock()
 	dirs, err := filepath.Glob(filepath.Join(s.dir, "gen-*"))
 	for _, dir := range dirs {
 		id, parseErr := strconv.ParseUint(filepath.Base(dir)[len("gen-"):], 10, 64)

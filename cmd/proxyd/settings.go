@@ -38,26 +38,27 @@ func readinessOf(c *Config) backend.Readiness {
 
 // openListeners takes the sockets that systemd passes, or else opens those of
 // the config, and checks the config against what there is.
-func openListeners(c *Config) (listeners []activation.Listener, err error) {
+// stored are the generations' sockets that an earlier proxyd left with systemd.
+func openListeners(c *Config) (listeners, stored []activation.Listener, err error) {
 	if err := buildable(c); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if listeners, err = activation.Inherited(); err != nil {
-		return nil, err
+	if listeners, stored, err = activation.Inherited(); err != nil {
+		return nil, nil, err
 	}
 	if len(listeners) == 0 {
 		for _, l := range c.Listeners {
 			opened, err := activation.Listen(l.Name, l.Address)
 			if err != nil {
-				return nil, errors.Join(err, closeOwn(listeners))
+				return nil, nil, errors.Join(err, closeOwn(listeners))
 			}
 			listeners = append(listeners, opened)
 		}
 	}
 	if err := c.CheckListeners(listeners); err != nil {
-		return nil, errors.Join(err, closeOwn(listeners))
+		return nil, nil, errors.Join(err, closeOwn(listeners))
 	}
-	return listeners, nil
+	return listeners, stored, nil
 }
 
 // closeOwn closes the listeners that proxyd opened; those that it was given are
