@@ -141,6 +141,14 @@ func NewMachine(p Policy, d Durable) *Machine {
 	return m
 }
 
+// reconfigure replaces the policy for what begins from now on.
+func (m *Machine) reconfigure(p Policy) {
+	if p.KeepRecords == 0 {
+		p.KeepRecords = m.policy.KeepRecords
+	}
+	m.policy = p
+}
+
 // Step takes one event and gives the actions that follow from it, in order.
 func (m *Machine) Step(e Event) []Action {
 	m.actions = nil

@@ -2,6 +2,8 @@ package backend
 
 import (
 	"context"
+	"fmt"
+	"syscall"
 	"time"
 )
 
@@ -65,6 +67,22 @@ func (s *Supervisor) Hold(ctx context.Context, by string, limit time.Duration) (
 // Resume ends a hold.
 func (s *Supervisor) Resume(ctx context.Context, by string) (Answered, error) {
 	return s.request(ctx, func(op Op) Event { return ResumeRequested{Op: op, By: by} })
+}
+
+// Reconfigure replaces what New was given of these. It is for what begins from
+// now on: timers that run and checks that are being made stay as they are.
+func (s *Supervisor) Reconfigure(ctx context.Context, p Policy, r Readiness, stop syscall.Signal) error {
+	if err := checkTimes(p, r); err != nil {
+		return fmt.Errorf("reconfigure: %w", err)
+	}
+	return s.call(ctx, func() {
+		// One by one: other goroutines read the rest of it.
+		s.cfg.Policy, s.cfg.Readiness = p, r
+		if stop != 0 {
+			s.cfg.StopSignal = stop
+		}
+		s.machine.reconfigure(p)
+	})
 }
 
 // History gives the last n entries, oldest first; 0 gives all that are kept.

@@ -94,13 +94,11 @@ var ErrEnded = errors.New("proxyd is ending")
 
 // New checks c and gives a Supervisor that Run starts.
 func New(c Config) (*Supervisor, error) {
-	switch {
-	case c.Driver == nil || c.Router == nil || c.Store == nil || c.History == nil:
+	if c.Driver == nil || c.Router == nil || c.Store == nil || c.History == nil {
 		return nil, errors.New("new supervisor: a driver, a router, a store and a history are needed")
-	case c.Readiness.Timeout <= 0 || c.Readiness.Interval <= 0:
-		return nil, errors.New("new supervisor: ready.timeout and ready.interval must be over zero")
-	case c.Policy.ReadyDeadline <= 0 || c.Policy.StopTimeout <= 0:
-		return nil, errors.New("new supervisor: ready.deadline and stop.timeout must be over zero")
+	}
+	if err := checkTimes(c.Policy, c.Readiness); err != nil {
+		return nil, fmt.Errorf("new supervisor: %w", err)
 	}
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
@@ -119,6 +117,17 @@ func New(c Config) (*Supervisor, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
+}
+
+// checkTimes tells whether a Supervisor can work with these.
+func checkTimes(p Policy, r Readiness) error {
+	switch {
+	case r.Timeout <= 0 || r.Interval <= 0:
+		return errors.New("ready.timeout and ready.interval must be over zero")
+	case p.ReadyDeadline <= 0 || p.StopTimeout <= 0:
+		return errors.New("ready.deadline and stop.timeout must be over zero")
+	}
+	return nil
 }
 
 // Run takes over what outlived the last proxyd, starts what should run, and
@@ -164,14 +173,14 @@ func (s *Supervisor) leave() {
 		drained = append(drained, s.cfg.Router.Drained(id))
 	}
 	s.tasks.Add(1)
-	go s.leaving(drained)
+	go s.leaving(drained, s.cfg.Policy.ShutdownDrain)
 }
 
 // leaving ends when all have drained, when the time for that is over, or with
 // Run.
-func (s *Supervisor) leaving(drained []<-chan struct{}) {
+func (s *Supervisor) leaving(drained []<-chan struct{}, atMost time.Duration) {
 	defer s.tasks.Done()
-	late := time.NewTimer(s.cfg.Policy.ShutdownDrain)
+	late := time.NewTimer(atMost)
 	defer late.Stop()
 wait:
 	for _, d := range drained {

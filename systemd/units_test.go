@@ -30,14 +30,14 @@ func TestTheShippedServiceIsHardened(t *testing.T) {
 func TestTheShippedUnitsAreValid(t *testing.T) {
 	analyze := tool(t, "systemd-analyze")
 	dir := t.TempDir()
-	for _, name := range []string{"proxyd@.service", "proxyd@.socket", "web@.service"} {
+	for _, name := range []string{"proxyd@.service", "proxyd@.socket", "web@.service", "proxyd-user@.service"} {
 		text, err := os.ReadFile("units/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		// Programs that are not installed here are no mistake of the units.
-		for _, program := range []string{"/usr/bin/proxyd", "/usr/bin/proxyctl"} {
-			text = []byte(strings.ReplaceAll(string(text), "ExecStart="+program, "ExecStart=/bin/true"))
+		for _, program := range []string{"/usr/bin/proxyd", "/usr/bin/proxyctl", "proxyctl"} {
+			text = []byte(strings.ReplaceAll(string(text), "="+program+" ", "=/bin/true "))
 		}
 		if name == "proxyd@.socket" {
 			text = append(text, "\n[Socket]\nListenStream=127.0.0.1:8080\n"...)
@@ -46,7 +46,7 @@ func TestTheShippedUnitsAreValid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"proxyd@x.service", "proxyd@x.socket", "web@x.service"} {
+	for _, name := range []string{"proxyd@x.service", "proxyd@x.socket", "web@x.service", "proxyd-user@x.service"} {
 		cmd := exec.Command(analyze, "verify", "--man=no", "--recursive-errors=no", filepath.Join(dir, name))
 		cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+":")
 		out, err := cmd.CombinedOutput()

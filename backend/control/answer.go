@@ -37,6 +37,7 @@ var (
 		"/v1/stop":    (*Server).stop,
 		"/v1/hold":    (*Server).hold,
 		"/v1/resume":  (*Server).resume,
+		"/v1/reload":  (*Server).reload,
 	}
 )
 

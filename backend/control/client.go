@@ -131,6 +131,11 @@ func (c *Client) Resume(ctx context.Context, r ResumeRequest) (Result, error) {
 	return c.change(ctx, "/v1/resume", r)
 }
 
+// Reload asks for the config to be read again.
+func (c *Client) Reload(ctx context.Context, r ReloadRequest) (Result, error) {
+	return c.change(ctx, "/v1/reload", r)
+}
+
 // Events follows the history. The channel must be read until it is closed; a
 // goroutine feeds it, which ends with ctx or with the connection.
 func (c *Client) Events(ctx context.Context, after uint64) (<-chan HistoryEntry, error) {

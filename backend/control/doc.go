@@ -16,6 +16,7 @@
 //	curl --unix-socket $S -d '{"generation":2,"mode":"now"}' http://proxyd/v1/stop
 //	curl --unix-socket $S -d '{"max":"30s"}' http://proxyd/v1/hold
 //	curl --unix-socket $S -d '{}' http://proxyd/v1/resume
+//	curl --unix-socket $S -d '{}' http://proxyd/v1/reload
 //
 //	curl --unix-socket $S -d '{}' http://proxyd/v1/handover   # from within a generation
 //

@@ -106,6 +106,8 @@ func (f *fake) Stop(ctx context.Context, r StopRequest) (Result, error)     { re
 func (f *fake) Hold(ctx context.Context, r HoldRequest) (Result, error)     { return f.change(ctx, r) }
 func (f *fake) Resume(ctx context.Context, r ResumeRequest) (Result, error) { return f.change(ctx, r) }
 
+func (f *fake) Reload(ctx context.Context, r ReloadRequest) (Result, error) { return f.change(ctx, r) }
+
 // serve runs a Server over cfg until the test ends and gives its socket's path.
 // prepare may change the Server before it runs.
 func serve(t *testing.T, cfg Config, prepare ...func(*Server)) (*Server, string) {

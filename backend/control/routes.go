@@ -137,6 +137,14 @@ func (s *Server) resume(ctx context.Context, a ask) (Result, error) {
 	return s.cfg.Service.Resume(ctx, r)
 }
 
+func (s *Server) reload(ctx context.Context, a ask) (Result, error) {
+	r := ReloadRequest{By: a.by}
+	if err := a.form(&r); err != nil {
+		return Result{}, err
+	}
+	return s.cfg.Service.Reload(ctx, r)
+}
+
 // checkAnyRelease passes an empty label, which stands for the current release.
 func checkAnyRelease(label string) error {
 	if label == "" {

@@ -78,6 +78,7 @@ func TestEveryRequestArrives(t *testing.T) {
 		{HoldRequest{Max: Duration(90 * time.Second), By: by}, func() (Result, error) {
 			return c.Hold(ctx, HoldRequest{Max: Duration(90 * time.Second)})
 		}},
+		{ReloadRequest{By: by}, func() (Result, error) { return c.Reload(ctx, ReloadRequest{}) }},
 		{ResumeRequest{By: by}, func() (Result, error) { return c.Resume(ctx, ResumeRequest{}) }},
 	}
 	for i, call := range calls {

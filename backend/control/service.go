@@ -25,4 +25,6 @@ type Service interface {
 	Stop(ctx context.Context, r StopRequest) (Result, error)
 	Hold(ctx context.Context, r HoldRequest) (Result, error)
 	Resume(ctx context.Context, r ResumeRequest) (Result, error)
+	// Reload reads the config again and applies it as a whole, or changes nothing.
+	Reload(ctx context.Context, r ReloadRequest) (Result, error)
 }

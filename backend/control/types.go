@@ -128,6 +128,11 @@ type ResumeRequest struct {
 	By string `json:"-"`
 }
 
+// ReloadRequest asks for the config to be read again.
+type ReloadRequest struct {
+	By string `json:"-"`
+}
+
 // Result answers every request that changes something. TookMS is the time from
 // the request to the answer in milliseconds; the server sets it where a Service
 // leaves it 0.

@@ -17,6 +17,6 @@
 // A request that changes something is waited for. When the time is over (exit
 // code 75) or with ^C (130) only the waiting ends: proxyd goes on.
 //
-// It imports the control client only; everything that is decided is decided in
-// proxyd.
+// It imports the control client only, and for install the text of the units;
+// everything that is decided is decided in proxyd.
 package main

@@ -175,3 +175,7 @@ func (f *fake) Hold(_ context.Context, r control.HoldRequest) (control.Result, e
 func (f *fake) Resume(_ context.Context, r control.ResumeRequest) (control.Result, error) {
 	return f.change("resume", r)
 }
+
+func (f *fake) Reload(_ context.Context, r control.ReloadRequest) (control.Result, error) {
+	return f.change("reload", r)
+}

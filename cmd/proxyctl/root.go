@@ -44,8 +44,8 @@ operation, 75 timed out waiting (what was asked for goes on).`,
 	f.StringVar(&a.socket, "socket", "", "the `PATH` of its control socket, instead of a name")
 	f.StringVarP(&a.output, "output", "o", "text", "text, or json: one document a line on stdout")
 	root.AddCommand(
-		a.stage(), a.promote(), a.revert(), a.retire(), a.stop(), a.hold(), a.resume(),
-		a.status(), a.history(), a.events(), a.exec(), a.version(),
+		a.stage(), a.promote(), a.revert(), a.retire(), a.stop(), a.hold(), a.resume(), a.reload(),
+		a.status(), a.history(), a.events(), a.exec(), a.install(), a.uninstall(), a.version(),
 	)
 	return root
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 )
@@ -117,16 +118,22 @@ func (o *options) daemon(stdout, stderr io.Writer) (*daemon, error) {
 	if d.stateDir, err = stateDir(o.stateDir, config.Name); err != nil {
 		return nil, fmt.Errorf("choose state directory: %w", err)
 	}
-	d.log, err = newLogger(o.logLevel, stderr)
+	d.live.Store(config)
+	flags := o.flags
+	d.reloading.read = func() (*Config, error) { return Configure(o.config, flags) }
+	d.log, err = newLogger(o.logLevel, config.Name, stderr)
 	return d, err
 }
 
 // newLogger logs text for a person, and JSON under systemd: in text a client
 // could forge the priorities that journald reads off the start of a line.
-func newLogger(level string, w io.Writer) (hclog.Logger, error) {
+func newLogger(level, service string, w io.Writer) (hclog.Logger, error) {
 	l := hclog.LevelFromString(level)
 	if l == hclog.NoLevel {
 		return nil, fmt.Errorf("--log-level %q: say trace, debug, info, warn or error", level)
+	}
+	if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && w == os.Stderr {
+		w = journalWriter{service: service, fallback: w}
 	}
 	return hclog.New(&hclog.LoggerOptions{
 		Name: "proxyd", Level: l, Output: w, JSONFormat: os.Getenv("JOURNAL_STREAM") != "",

@@ -38,7 +38,7 @@ func (d *execDriver) commandLine(run *execRun) (argv, env []string, dir string, 
 	if run.config.BindsItself() && port != "" {
 		env = append(env, "PORT="+port)
 	}
-	if check := backend.Check(d.config.Ready.Check); check == backend.CheckAuto || check == backend.CheckNotify {
+	if check := backend.Check(d.config.Load().Ready.Check); check == backend.CheckAuto || check == backend.CheckNotify {
 		env = append(env, "NOTIFY_SOCKET="+d.notifyPath(run.launch.ID))
 	}
 	return argv, lastWins(env), dir, nil

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,7 +26,10 @@ import (
 // daemon is everything that one proxyd runs, in the order it is made; close
 // goes through it backwards.
 type daemon struct {
-	config     *Config
+	config     *Config                // as it was at the start
+	live       atomic.Pointer[Config] // as the last reload left it
+	reloading  reloading
+	ready      atomic.Bool // systemd was told READY=1
 	name       string
 	runtimeDir string
 	stateDir   string
@@ -40,7 +45,7 @@ type daemon struct {
 	proxy      *proxy.Proxy
 	supervisor *backend.Supervisor
 	server     *control.Server
-	told       chan struct{} // closed when systemd is told no more
+	background sync.WaitGroup // what serve waits for
 }
 
 // stopGrace is how long clients of the control socket get at the end.
@@ -49,19 +54,20 @@ const stopGrace = 2 * time.Second
 // serve makes everything, serves until a stop signal, and gives everything back.
 func (d *daemon) serve(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
+	hangup := hangups()
 	if err := d.open(ctx); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	go d.hurry(ctx)
-	d.told = make(chan struct{})
-	telling, hush := context.WithCancel(context.Background())
-	defer hush()
-	go d.tellSystemd(telling)
+	beside, end := context.WithCancel(context.Background())
+	d.background.Add(2)
+	go d.tellSystemd(beside, ctx.Done())
+	go d.reloadAtHangup(beside, hangup)
 	err = d.supervisor.Run(ctx)
-	hush()
-	<-d.told
+	end()
+	d.background.Wait()
 	return err
 }
 
@@ -157,14 +163,14 @@ func (d *daemon) openDriver(ctx context.Context, socket string) error {
 	log := d.log.Named("driver")
 	sockets := newGenerationSockets(d.runtimeDir, listenerNames(d.listeners), d.stored, log)
 	if d.config.Backend.Driver == "systemd" {
-		if d.units, err = newSystemdDriver(ctx, d.config, d.processes, sockets, log); err != nil {
+		if d.units, err = newSystemdDriver(ctx, &d.live, d.processes, sockets, log); err != nil {
 			return err
 		}
 		d.driver = d.units
 		return nil
 	}
 	d.driver = &execDriver{
-		processes: d.processes, config: d.config, service: d.name, control: socket, sockets: sockets, log: log,
+		processes: d.processes, config: &d.live, service: d.name, control: socket, sockets: sockets, log: log,
 	}
 	return nil
 }
@@ -195,7 +201,7 @@ func (d *daemon) openControl(socket string) error {
 		return err
 	}
 	c := control.Config{
-		Service: &service{supervisor: d.supervisor, listeners: d.listeners},
+		Service: &service{supervisor: d.supervisor, listeners: d.listeners, reload: d.reload},
 		Log:     d.log.Named("control"),
 	}
 	if d.units != nil {

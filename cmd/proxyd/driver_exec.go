@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -19,7 +20,7 @@ import (
 // activation to what the supervisor asks of a driver.
 type execDriver struct {
 	processes *process.Driver
-	config    *Config
+	config    *atomic.Pointer[Config] // as the last reload left it
 	service   string
 	control   string // path of the control socket, which marks our processes
 	sockets   *generationSockets
@@ -52,7 +53,7 @@ func (p execPlan) with(c *Config) *Config {
 
 // Plan fixes what a generation runs. Its addresses are picked when it starts.
 func (d *execDriver) Plan(uint64, string) (json.RawMessage, error) {
-	b := d.config.Backend
+	b := d.config.Load().Backend
 	return json.Marshal(execPlan{
 		Command: b.Command, Env: b.Env, Dir: b.Dir, Sockets: b.Sockets, Family: b.Family, NonBlocking: b.NonBlocking,
 	})
@@ -65,7 +66,7 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 	if err := json.Unmarshal(l.Plan, &plan); err != nil {
 		return nil, fmt.Errorf("read plan: %w", err)
 	}
-	run := &execRun{driver: d, config: plan.with(d.config), launch: l, known: make(chan struct{})}
+	run := &execRun{driver: d, config: plan.with(d.config.Load()), launch: l, known: make(chan struct{})}
 	var err error
 	if run.kept, err = d.sockets.open(l.ID, run.config); err != nil {
 		return nil, err
@@ -128,7 +129,7 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 	if err := errors.Join(json.Unmarshal(l.Plan, &plan), json.Unmarshal(identity, &known)); err != nil {
 		return nil, fmt.Errorf("read plan and identity: %w", err)
 	}
-	run.config = plan.with(d.config)
+	run.config = plan.with(d.config.Load())
 	if len(known.Addresses) == 0 { // found, rather than remembered
 		known.Addresses = d.sockets.unixAddresses(l.ID)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,8 +23,8 @@ import (
 // (`proxyctl exec` and handover.go), or reads its addresses in a file.
 type systemdDriver struct {
 	units     *systemd.Driver
-	processes *process.Driver // runs readiness commands, and nothing else
-	config    *Config
+	processes *process.Driver         // runs readiness commands, and nothing else
+	config    *atomic.Pointer[Config] // as the last reload left it
 	service   string
 	sockets   *generationSockets
 	log       hclog.Logger
@@ -61,7 +62,8 @@ type systemdIdentity struct {
 	Fixed     string            `json:"fixed,omitempty"`
 }
 
-func newSystemdDriver(ctx context.Context, c *Config, processes *process.Driver, sockets *generationSockets, log hclog.Logger) (*systemdDriver, error) {
+func newSystemdDriver(ctx context.Context, live *atomic.Pointer[Config], processes *process.Driver, sockets *generationSockets, log hclog.Logger) (*systemdDriver, error) {
+	c := live.Load()
 	units, err := systemd.New(ctx, systemd.Config{
 		Unit: driverTemplate(c.Backend.Unit), User: c.Backend.usersManager(), Log: log.Named("systemd"),
 	})
@@ -69,7 +71,7 @@ func newSystemdDriver(ctx context.Context, c *Config, processes *process.Driver,
 		return nil, err
 	}
 	return &systemdDriver{
-		units: units, processes: processes, config: c, service: c.Name, sockets: sockets, log: log,
+		units: units, processes: processes, config: live, service: c.Name, sockets: sockets, log: log,
 		runs: map[string]*systemdRun{}, swept: make(chan struct{}),
 	}, nil
 }
@@ -82,7 +84,7 @@ func (d *systemdDriver) close() {
 
 // Plan fixes how a generation gets its sockets.
 func (d *systemdDriver) Plan(uint64, string) (json.RawMessage, error) {
-	b := d.config.Backend
+	b := d.config.Load().Backend
 	return json.Marshal(systemdPlan{Sockets: b.Sockets, Family: b.Family, NonBlocking: b.NonBlocking})
 }
 
@@ -95,7 +97,7 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 	if err := json.Unmarshal(l.Plan, &plan); err != nil {
 		return nil, fmt.Errorf("read plan: %w", err)
 	}
-	run := &systemdRun{driver: d, config: plan.with(d.config), launch: l}
+	run := &systemdRun{driver: d, config: plan.with(d.config.Load()), launch: l}
 	var err error
 	if run.kept, err = d.sockets.open(l.ID, run.config); err != nil {
 		return nil, err
@@ -122,7 +124,7 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 		}
 		return record(b)
 	})
-	if err == nil && d.config.Ready.Check == "notify" && !run.unit.Tells() {
+	if err == nil && d.config.Load().Ready.Check == "notify" && !run.unit.Tells() {
 		clear, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearLimit)
 		defer cancel()
 		err = errors.Join(fmt.Errorf(`ready.check is "notify", and by its Type= unit %s never says that it is ready: write Type=notify there`, name),
@@ -177,7 +179,7 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 	if err := errors.Join(json.Unmarshal(l.Plan, &plan), json.Unmarshal(identity, &known)); err != nil {
 		return nil, fmt.Errorf("read plan and identity: %w", err)
 	}
-	run.config = plan.with(d.config)
+	run.config = plan.with(d.config.Load())
 	if len(known.Addresses) == 0 { // found, rather than remembered
 		known.Addresses = d.sockets.unixAddresses(l.ID)
 	}

@@ -38,7 +38,8 @@ func imports(t *testing.T) map[string][]string {
 }
 
 // The packages beside each other know nothing of each other; the daemon alone
-// brings them together, and proxyctl knows the control protocol only.
+// brings them together, and proxyctl knows the control protocol only, and
+// the text of the units that it installs.
 func TestImportsGoInOneDirection(t *testing.T) {
 	found := imports(t)
 	for name, deps := range found {
@@ -47,7 +48,7 @@ func TestImportsGoInOneDirection(t *testing.T) {
 		case name == "cmd/proxyd":
 			continue
 		case name == "cmd/proxyctl":
-			allowed = []string{"backend/control"}
+			allowed = []string{"backend/control", "systemd/units"} // the latter is nothing but text
 		case strings.HasPrefix(name, "cmd/"):
 			continue
 		}

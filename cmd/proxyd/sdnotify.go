@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend"
+	"github.com/seed8fae2174/proxyd/systemd"
 )
 
 // What proxyd says to systemd of itself, see sd_notify(3): READY=1 once it
@@ -18,16 +19,25 @@ import (
 // statusEvery is how often STATUS= is looked at between events, for its counts.
 const statusEvery = 5 * time.Second
 
-// tellSystemd ends with ctx; serve waits for it.
-func (d *daemon) tellSystemd(ctx context.Context) {
-	defer close(d.told)
+// margin is how much longer than its own deadlines proxyd asks systemd to wait
+// for it. EXTEND_TIMEOUT_USEC= is told while a start or a stop gets on, and no
+// longer than those: a first generation that never gets ready must not look like
+// a start that takes its time.
+const margin = 10 * time.Second
+
+// tellSystemd ends with ctx; serve waits for it. stopping is closed when proxyd
+// was asked to end.
+func (d *daemon) tellSystemd(ctx context.Context, stopping <-chan struct{}) {
+	defer d.background.Done()
 	events, err := d.supervisor.Events(ctx, 0)
 	if err != nil {
 		return // proxyd ends already
 	}
-	pause := time.NewTicker(watchdogPause(os.Getenv))
+	every := watchdogPause(os.Getenv)
+	pause := time.NewTicker(every)
 	defer pause.Stop()
-	var ready bool
+	c := d.live.Load()
+	patience := time.Now().Add(c.Ready.Deadline.D() + margin) // for the first generation
 	var said string
 	var watch watchdog
 	for {
@@ -39,7 +49,15 @@ func (d *daemon) tellSystemd(ctx context.Context) {
 		case <-pause.C:
 			if watch.moves(d) {
 				d.tell("WATCHDOG=1")
+				if (!d.ready.Load() || stopping == nil) && time.Now().Before(patience) {
+					d.tell(systemd.Extend(3 * every))
+				}
 			}
+		case <-stopping:
+			stopping = nil
+			// The drain, then the stop of what is left, then KILL.
+			patience = time.Now().Add(2*d.live.Load().Stop.Timeout.D() + margin)
+			d.tell(systemd.Extend(3 * every))
 		case <-ctx.Done():
 			return
 		}
@@ -47,8 +65,7 @@ func (d *daemon) tellSystemd(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		if !ready && st.State == backend.ServiceServing {
-			ready = true
+		if st.State == backend.ServiceServing && !d.ready.Swap(true) {
 			d.tell("READY=1")
 		}
 		if text := statusLine(st); text != said {

@@ -14,6 +14,7 @@ import (
 type service struct {
 	supervisor *backend.Supervisor
 	listeners  []activation.Listener
+	reload     func(ctx context.Context, by string) error
 }
 
 var _ control.Service = (*service)(nil)
@@ -132,6 +133,13 @@ func (s *service) Hold(ctx context.Context, r control.HoldRequest) (control.Resu
 func (s *service) Resume(ctx context.Context, r control.ResumeRequest) (control.Result, error) {
 	a, err := s.supervisor.Resume(ctx, r.By)
 	return s.serviceResult(ctx, a, err)
+}
+
+func (s *service) Reload(ctx context.Context, r control.ReloadRequest) (control.Result, error) {
+	if err := s.reload(ctx, r.By); err != nil {
+		return control.Result{}, asControl(err)
+	}
+	return control.Result{Message: "the config is applied"}, nil
 }
 
 // switchResult is result with the time from the request to the switch; the

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed8fae2174/proxyd/backend/control"
+	"github.com/seed8fae2174/proxyd/systemd/units"
+)
+
+func (a *app) install() *cobra.Command {
+	var o installing
+	c := &cobra.Command{
+		Use:   "install NAME --listen ADDRESS",
+		Short: "Put proxyd's units and rules in place for a service",
+		Long: `Puts in place what systemd needs to run proxyd for the service NAME: this
+program and the proxyd beside it in PREFIX/bin, proxyd@.service and proxyd@.socket
+with the addresses to listen on, the user proxyd, and the polkit rule that lets it
+start and stop the units of one template and of no other. It starts nothing, and
+may be run again: for another service, or with other addresses.
+
+With --user it is for your own systemd (systemctl --user), needs no root and puts
+everything below ~/.config/systemd/user.
+
+What is then to do is said at the end. ` + "`proxyctl uninstall NAME`" + ` takes it away again.`,
+		Example: `  proxyctl install web --listen 443
+  proxyctl install web --listen 127.0.0.1:8080 --listen [::1]:8080 --template web
+  proxyctl install --user web --listen 127.0.0.1:8080`,
+	}
+	f := c.Flags()
+	f.StringArrayVar(&o.listen, "listen", nil, "`ADDRESS` as in ListenStream= of systemd.socket(5); may be repeated; none where you have a .socket of your own")
+	f.StringVar(&o.template, "template", "", "`NAME` before the @ of the units that are generations (default: that of the service)")
+	f.StringVar(&o.driver, "driver", "systemd", "systemd, or exec for generations that are children of proxyd")
+	f.BoolVar(&o.user, "user", false, "for your own systemd instead of the machine's")
+	f.StringVar(&o.prefix, "prefix", "/usr/local", "the programs go to `DIR`/bin")
+	return a.verb(c, 1, func(_ context.Context, args []string) error {
+		if len(args) == 0 {
+			return usage("install: say the NAME of the service")
+		}
+		o.name = args[0]
+		if err := o.check(); err != nil {
+			return err
+		}
+		return a.doInstall(o)
+	})
+}
+
+// installing is what install is told.
+type installing struct {
+	name, template, driver, prefix string
+	listen                         []string
+	user                           bool
+}
+
+func (o *installing) check() error {
+	if err := control.CheckName(o.name); err != nil {
+		return usage("service: %v", err)
+	}
+	if o.template == "" {
+		o.template = o.name
+	}
+	if err := control.CheckName(o.template); err != nil {
+		return usage("--template: %v", err)
+	}
+	if o.driver != "systemd" && o.driver != "exec" {
+		return usage("--driver: want systemd or exec, got %q", o.driver)
+	}
+	if !filepath.IsAbs(o.prefix) {
+		return usage("--prefix: %q is not a whole path", o.prefix)
+	}
+	for _, l := range o.listen {
+		if l == "" || strings.ContainsFunc(l, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return usage("--listen: %q is not an address", l)
+		}
+	}
+	if !o.user && os.Geteuid() != 0 {
+		return &control.Error{Code: control.NotPermitted, Message: "only root may install for the whole machine",
+			Hint: "--user is for your own systemd"}
+	}
+	return nil
+}
+
+// doInstall writes everything. What it has written is noted before, so that
+// uninstall finds it also where this fails half-way.
+func (a *app) doInstall(o installing) error {
+	places, err := placesFor(o.user, o.prefix)
+	if err != nil {
+		return err
+	}
+	notes, err := readNotes(places.notes)
+	if err != nil {
+		return err
+	}
+	s := notes.Services[o.name] // of an earlier install: its directories are ours
+	s.Template, s.Driver, s.Listens = o.template, o.driver, len(o.listen) > 0
+	var own []file
+	if dir := filepath.Join(places.units, "proxyd@"+o.name+".socket.d"); len(o.listen) > 0 {
+		own = append(own, file{path: filepath.Join(dir, "listen.conf"), text: units.Listen(o.listen)})
+	}
+	if o.driver == "exec" {
+		own = append(own, file{path: filepath.Join(places.units, "proxyd@"+o.name+".service.d", "exec.conf"), text: units.ExecDriver()})
+	}
+	for _, f := range own {
+		noteFile(&s.Files, &s.Dirs, f.path)
+	}
+	notes.Services[o.name] = s
+	shared, err := places.shared(notes.templates())
+	if err != nil {
+		return err
+	}
+	for _, f := range shared {
+		noteFile(&notes.Files, &notes.Dirs, f.path)
+	}
+	if err := notes.write(places.notes); err != nil {
+		return err
+	}
+	for _, f := range append(shared, own...) {
+		if err := f.write(); err != nil {
+			return err
+		}
+	}
+	if err := places.settle(); err != nil {
+		return err
+	}
+	a.say("service %s is installed", o.name)
+	a.remark("%s", places.next(o))
+	return nil
+}
+
+// next says what is to be done after install.
+func (p places) next(o installing) string {
+	ctl, unit := "systemctl", p.units+"/"+o.template+"@.service"
+	if p.user {
+		ctl += " --user"
+	}
+	if o.driver == "exec" {
+		return fmt.Sprintf("next: write %s/%s.toml, then %s enable --now proxyd@%s.socket proxyd@%s.service", p.config, o.name, ctl, o.name, o.name)
+	}
+	return fmt.Sprintf("next: write %s/%s.toml with unit = \"%s@{generation}.service\", and %s; then %s daemon-reload and %s enable --now proxyd@%s.socket proxyd@%s.service",
+		p.config, o.name, o.template, unit, ctl, ctl, o.name, o.name)
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed8fae2174/proxyd/systemd/units"
+)
+
+// places is where things are put, for the machine or for a user.
+type places struct {
+	user     bool
+	programs string // the directory of proxyd and proxyctl
+	from     string // where they are copied from; empty: they are in place
+	units    string
+	config   string
+	state    string
+	runtime  string
+	notes    string // of what was installed
+}
+
+// placesFor gives the places. The programs are those beside this one.
+func placesFor(user bool, prefix string) (places, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return places{}, fmt.Errorf("find this program: %w", err)
+	}
+	if exe, err = filepath.EvalSymlinks(exe); err != nil {
+		return places{}, fmt.Errorf("find this program: %w", err)
+	}
+	here := filepath.Dir(exe)
+	if !user {
+		p := places{
+			programs: filepath.Join(prefix, "bin"), from: here, units: "/etc/systemd/system",
+			config: "/etc/proxyd", state: "/var/lib/proxyd", runtime: "/run/proxyd", notes: "/var/lib/proxyd/installed.json",
+		}
+		if here == p.programs || here == "/usr/bin" {
+			p.programs, p.from = here, ""
+		}
+		return p, nil
+	}
+	config, err := os.UserConfigDir()
+	if err != nil {
+		return places{}, fmt.Errorf("find your config directory: %w", err)
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return places{}, fmt.Errorf("find your home directory: %w", err)
+	}
+	state := os.Getenv("XDG_STATE_HOME")
+	if state == "" {
+		state = filepath.Join(home, ".local/state")
+	}
+	return places{
+		user: true, programs: here, units: filepath.Join(config, "systemd/user"), config: filepath.Join(config, "proxyd"),
+		state:   filepath.Join(config, "proxyd"), // StateDirectory= of a user's manager, before systemd 254
+		runtime: filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "proxyd"), notes: filepath.Join(state, "proxyd/installed.json"),
+	}, nil
+}
+
+// rulesPath is where polkit finds the rule of all services.
+const rulesPath = "/etc/polkit-1/rules.d/50-proxyd.rules"
+
+// file is one to be written: a text, or a copy of another file.
+type file struct {
+	path, text, from string
+}
+
+// shared gives the files that all services have in common.
+func (p places) shared(templates []string) ([]file, error) {
+	var files []file
+	if p.from != "" {
+		for _, name := range []string{"proxyd", "proxyctl"} {
+			from := filepath.Join(p.from, name)
+			if _, err := os.Stat(from); err != nil {
+				return nil, fmt.Errorf("find %s beside this program: %w", name, err)
+			}
+			files = append(files, file{path: filepath.Join(p.programs, name), from: from})
+		}
+	}
+	files = append(files, file{path: filepath.Join(p.units, "proxyd@.socket"), text: units.Socket()})
+	if p.user {
+		return append(files, file{path: filepath.Join(p.units, "proxyd@.service"), text: units.UserService(p.programs)}), nil
+	}
+	return append(files,
+		file{path: filepath.Join(p.units, "proxyd@.service"), text: units.Service(p.programs)},
+		file{path: "/etc/sysusers.d/proxyd.conf", text: units.Sysusers()},
+		file{path: "/etc/tmpfiles.d/proxyd.conf", text: units.Tmpfiles()},
+		file{path: rulesPath, text: units.Rules(templates)},
+	), nil
+}
+
+// write puts a file in place, by rename, so that a program that runs is not
+// written to and nobody reads half of one.
+func (f file) write() error {
+	mode := fs.FileMode(0o644)
+	var source io.Reader = strings.NewReader(f.text)
+	if f.from != "" {
+		mode = 0o755
+		in, err := os.Open(f.from)
+		if err != nil {
+			return fmt.Errorf("copy program: %w", err)
+		}
+		defer in.Close()
+		source = in
+	} else if now, err := os.ReadFile(f.path); err == nil && string(now) == f.text {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(f.path), ".proxyd-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", f.path, err)
+	}
+	_, err = io.Copy(tmp, source)
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), f.path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", f.path, err), os.Remove(tmp.Name()))
+	}
+	return nil
+}
+
+// settle has systemd take in what was written.
+func (p places) settle() error {
+	if !p.user {
+		for _, argv := range [][]string{
+			{"systemd-sysusers", "/etc/sysusers.d/proxyd.conf"},
+			{"systemd-tmpfiles", "--create", "/etc/tmpfiles.d/proxyd.conf"},
+		} {
+			if err := runTool(argv...); err != nil {
+				return err
+			}
+		}
+	}
+	return p.systemctl("daemon-reload")
+}
+
+func (p places) systemctl(args ...string) error {
+	argv := []string{"systemctl"}
+	if p.user {
+		argv = append(argv, "--user")
+	}
+	return runTool(append(argv, args...)...)
+}
+
+func runTool(argv ...string) error {
+	var said bytes.Buffer
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("run %s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(said.String()))
+	}
+	return nil
+}
+
+// notes are what install did, for uninstall.
+type notes struct {
+	Files    []string             `json:"files"` // in common
+	Dirs     []string             `json:"dirs"`  // that were not there, the innermost first
+	Services map[string]installed `json:"services"`
+}
+
+type installed struct {
+	Template string   `json:"template"`
+	Driver   string   `json:"driver"`
+	Listens  bool     `json:"listens"` // by a proxyd@NAME.socket of install's
+	Files    []string `json:"files"`
+	Dirs     []string `json:"dirs"`
+}
+
+func readNotes(path string) (*notes, error) {
+	n := &notes{Services: map[string]installed{}}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return n, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, n)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read notes of what is installed: %w", err)
+	}
+	if n.Services == nil {
+		n.Services = map[string]installed{}
+	}
+	return n, nil
+}
+
+func (n *notes) write(path string) error {
+	b, err := json.MarshalIndent(n, "", "\t")
+	if err != nil {
+		return err
+	}
+	return file{path: path, text: string(b) + "\n"}.write()
+}
+
+// noteFile notes a file that is to be written, and which directories above it
+// are to be made.
+func noteFile(files, dirs *[]string, path string) {
+	if !slices.Contains(*files, path) {
+		*files = append(*files, path)
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil {
+			return
+		}
+		if !slices.Contains(*dirs, dir) {
+			*dirs = append(*dirs, dir)
+		}
+	}
+}
+
+// templates gives those whose units proxyd may start.
+func (n *notes) templates() []string {
+	list := []string{}
+	for _, s := range n.Services {
+		if s.Driver == "systemd" && !slices.Contains(list, s.Template) {
+			list = append(list, s.Template)
+		}
+	}
+	slices.Sort(list)
+	return list
+}

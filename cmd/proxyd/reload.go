@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"reflect"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/seed8fae2174/proxyd/systemd"
+)
+
+// reloading keeps two reloads from being made at once.
+type reloading struct {
+	sync.Mutex
+	read func() (*Config, error) // the config as file and flags say now
+}
+
+// reload reads the config again and applies it, or keeps the one in force and
+// says why. Generations that run stay as they are.
+func (d *daemon) reload(ctx context.Context, by string) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	if d.ready.Load() { // to systemd a reload ends with READY=1, which must be true
+		d.tell(systemd.Reloading())
+		defer d.tell("READY=1")
+	}
+	err := d.applyConfig(ctx)
+	if err != nil {
+		d.log.Error("cannot reload: the config in force is kept", "by", by, "error", err)
+		return err
+	}
+	d.log.Info("reloaded the config", "by", by)
+	return nil
+}
+
+func (d *daemon) applyConfig(ctx context.Context) error {
+	next, err := d.reloading.read()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(buildable(next), next.CheckListeners(d.listeners)); err != nil {
+		return err
+	}
+	if err := fixedWhileRunning(d.live.Load(), next); err != nil {
+		return err
+	}
+	if err := d.supervisor.Reconfigure(ctx, policyOf(next), readinessOf(next), next.Stop.signal()); err != nil {
+		return err
+	}
+	d.live.Store(next)
+	return nil
+}
+
+// fixedWhileRunning names what differs and takes a new proxyd to come about.
+func fixedWhileRunning(now, next *Config) error {
+	var keys []string
+	note := func(key string, a, b any) {
+		if !reflect.DeepEqual(a, b) {
+			keys = append(keys, key)
+		}
+	}
+	note("[[listener]]", now.Listeners, next.Listeners)
+	note("backend.driver", now.Backend.Driver, next.Backend.Driver)
+	note("backend.unit", now.Backend.Unit, next.Backend.Unit)
+	note("backend.manager", now.Backend.Manager, next.Backend.Manager)
+	note("backend.path", now.Backend.Path, next.Backend.Path)
+	note("[limits]", now.Limits, next.Limits)
+	if len(keys) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s cannot change while proxyd runs: a restart of proxyd applies it", strings.Join(keys, " and "))
+}
+
+// reloadAtHangup reloads at each SIGHUP. It ends with ctx; serve waits for it.
+func (d *daemon) reloadAtHangup(ctx context.Context, hangup chan os.Signal) {
+	defer d.background.Done()
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-hangup:
+			_ = d.reload(ctx, "SIGHUP") // it is logged
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// hangups gives the channel of SIGHUP, which ends proxyd no more from here on.
+func hangups() chan os.Signal {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	return c
+}

@@ -1,0 +1,78 @@
+// Package units is what is shipped for systemd, as text: units, the polkit rule,
+// and the snippets of sysusers.d and tmpfiles.d. The files beside this one are
+// complete as they are, for a package that puts them below /usr/lib; proxyctl
+// install writes them with the few words changed that depend on the place.
+//
+// It imports nothing of the project and does nothing.
+package units
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+//go:embed proxyd@.service
+var service string
+
+//go:embed proxyd@.socket
+var socket string
+
+//go:embed proxyd-exec.conf
+var execDriver string
+
+//go:embed proxyd-user@.service
+var userService string
+
+//go:embed 50-proxyd.rules
+var rules string
+
+//go:embed proxyd.sysusers.conf
+var sysusers string
+
+//go:embed proxyd.tmpfiles.conf
+var tmpfiles string
+
+// bin is where the shipped units look for the programs.
+const bin = "/usr/bin/"
+
+// Service is proxyd@.service, with the programs in the directory programs.
+func Service(programs string) string { return strings.ReplaceAll(service, bin, programs+"/") }
+
+// UserService is proxyd@.service for a user's own manager.
+func UserService(programs string) string { return strings.ReplaceAll(userService, bin, programs+"/") }
+
+// Socket is proxyd@.socket, which says where to listen only with a Listen.
+func Socket() string { return socket }
+
+// Listen is a drop-in of proxyd@NAME.socket that names its addresses.
+func Listen(addresses []string) string {
+	var b strings.Builder
+	b.WriteString("[Socket]\n")
+	for _, a := range addresses {
+		// systemd's own word for a path is the path.
+		fmt.Fprintf(&b, "ListenStream=%s\n", strings.TrimPrefix(a, "unix:"))
+	}
+	return b.String()
+}
+
+// ExecDriver is a drop-in of proxyd@NAME.service whose generations are its
+// children.
+func ExecDriver() string { return execDriver }
+
+// Rules is the polkit rule for the units of templates.
+func Rules(templates []string) string {
+	list, err := json.Marshal(templates) // a list of strings is the same in JavaScript
+	if err != nil {
+		panic(err) // strings can be encoded
+	}
+	const shipped = `var proxydTemplates = ["web"];`
+	return strings.Replace(rules, shipped, "var proxydTemplates = "+string(list)+";", 1)
+}
+
+// Sysusers is the snippet that makes the user proxyd.
+func Sysusers() string { return sysusers }
+
+// Tmpfiles is the snippet that makes the directories.
+func Tmpfiles() string { return tmpfiles }
