@@ -16,7 +16,8 @@ type fakeRouter struct {
 	drains   map[uint64][]chan struct{}
 	cuts     []uint64
 	held     bool
-	refuse   uint64 // Open fails for this one
+	empty    chan struct{} // closed and nil when it is
+	refuse   uint64        // Open fails for this one
 }
 
 func newFakeRouter() *fakeRouter {
@@ -53,6 +54,14 @@ func (r *fakeRouter) settle() {
 			delete(r.drains, id)
 		}
 	}
+	n := 0
+	for _, c := range r.inFlight {
+		n += c
+	}
+	if r.empty != nil && n == 0 {
+		close(r.empty)
+		r.empty = nil
+	}
 }
 
 func (r *fakeRouter) Drained(id uint64) <-chan struct{} {
@@ -76,6 +85,15 @@ func (r *fakeRouter) Close(id uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.open, id)
+}
+
+// Empty waits for all connections, wherever they go.
+func (r *fakeRouter) Empty() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.empty = make(chan struct{})
+	r.settle()
+	return r.empty
 }
 
 func (r *fakeRouter) Hold()   { r.hold(true) }

@@ -107,6 +107,9 @@ type Router interface {
 	Close(id uint64)
 	Hold()
 	Resume()
+	// Empty gives a channel that is closed once, after a Hold, no connection is
+	// left that would end with proxyd.
+	Empty() <-chan struct{}
 	Counts(id uint64) Counts
 }
 

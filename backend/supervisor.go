@@ -168,29 +168,21 @@ func (s *Supervisor) Run(ctx context.Context) error {
 // leave takes clients no more and lets Run end when none is in flight.
 func (s *Supervisor) leave() {
 	s.step(LeaveRequested{})
-	var drained []<-chan struct{}
-	for id := range s.gens {
-		drained = append(drained, s.cfg.Router.Drained(id))
-	}
 	s.tasks.Add(1)
-	go s.leaving(drained, s.cfg.Policy.ShutdownDrain)
+	go s.leaving(s.cfg.Router.Empty(), s.cfg.Policy.ShutdownDrain)
 }
 
-// leaving ends when all have drained, when the time for that is over, or with
-// Run.
-func (s *Supervisor) leaving(drained []<-chan struct{}, atMost time.Duration) {
+// leaving ends when no connection is left, when the time for that is over, or
+// with Run.
+func (s *Supervisor) leaving(empty <-chan struct{}, atMost time.Duration) {
 	defer s.tasks.Done()
 	late := time.NewTimer(atMost)
 	defer late.Stop()
-wait:
-	for _, d := range drained {
-		select {
-		case <-d:
-		case <-late.C:
-			break wait
-		case <-s.quit:
-			return
-		}
+	select {
+	case <-empty:
+	case <-late.C:
+	case <-s.quit:
+		return
 	}
 	_ = s.call(s.ctx, func() { s.finished = true })
 }

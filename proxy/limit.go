@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,32 @@ func (p *Proxy) setLimit(cfg Config) (pipes int, err error) {
 	return pipes, nil
 }
 
+// empty is what Empty gives.
+type empty struct {
+	reached chan struct{}
+	once    sync.Once
+}
+
+// Empty gives a channel that is closed once no client is left: none is served,
+// and none that was accepted waits for its backend. It is for the end, after a
+// Hold, for otherwise the next may be accepted already.
+func (p *Proxy) Empty() <-chan struct{} {
+	e := &empty{reached: make(chan struct{})}
+	if !p.empty.CompareAndSwap(nil, e) {
+		e = p.empty.Load()
+	}
+	if p.live.Load() == 0 {
+		p.emptied()
+	}
+	return e.reached
+}
+
+func (p *Proxy) emptied() {
+	if e := p.empty.Load(); e != nil {
+		e.once.Do(func() { close(e.reached) })
+	}
+}
+
 // enter takes one of the places for connections; false: none is free.
 func (p *Proxy) enter() bool {
 	if p.live.Add(1) <= p.limit {
@@ -46,7 +73,9 @@ func (p *Proxy) enter() bool {
 
 // leave gives a place back, and tells the loops that stopped for want of one.
 func (p *Proxy) leave() {
-	p.live.Add(-1)
+	if p.live.Add(-1) == 0 {
+		p.emptied()
+	}
 	if p.crowded.Load() {
 		p.uncrowd()
 	}

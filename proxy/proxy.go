@@ -107,8 +107,9 @@ type Proxy struct {
 	held    atomic.Bool
 	live    atomic.Int64
 	open    atomic.Uint64 // listeners that clients are taken from, by index
-	crowded atomic.Bool   // some loop stopped accepting at the limit
-	emfile  atomic.Int64  // accepts that failed for want of descriptors or memory
+	empty   atomic.Pointer[empty]
+	crowded atomic.Bool  // some loop stopped accepting at the limit
+	emfile  atomic.Int64 // accepts that failed for want of descriptors or memory
 }
 
 // New starts the loops. Nothing is accepted until the first Switch. It sets
@@ -236,7 +237,7 @@ func (p *Proxy) Serve(on bool, members ...int) error {
 }
 
 // Hold makes new clients wait in the listener's queue. It returns when no loop
-// accepts any more; what was accepted before is served.
+// accepts any more, and what was accepted before is on its way to its backend.
 func (p *Proxy) Hold() { p.hold(true) }
 
 // Resume ends a hold.
@@ -247,6 +248,11 @@ func (p *Proxy) hold(on bool) {
 	defer p.mu.Unlock()
 	p.held.Store(on)
 	p.command(command{what: look})
+	if on {
+		// A loop may have given one that it accepted to another before it looked:
+		// that one has taken it now.
+		p.command(command{what: look})
+	}
 }
 
 // command has every loop do something and waits for all of them.

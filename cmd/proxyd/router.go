@@ -81,8 +81,9 @@ func (r *router) Close(id uint64) {
 	delete(r.routes, id)
 }
 
-func (r *router) Hold()   { r.proxy.Hold() }
-func (r *router) Resume() { r.proxy.Resume() }
+func (r *router) Hold()                  { r.proxy.Hold() }
+func (r *router) Empty() <-chan struct{} { return r.proxy.Empty() }
+func (r *router) Resume()                { r.proxy.Resume() }
 
 func (r *router) Counts(id uint64) backend.Counts {
 	route := r.route(id)
