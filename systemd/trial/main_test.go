@@ -1,0 +1,124 @@
+package trial
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/seed8fae2174/proxyd/systemd/booted"
+)
+
+// Where the programs are in the machine: as a user has them who just built them.
+const (
+	built = "/opt/proxyd"
+	here  = "/booted/backend" // this test binary, which plays the service
+)
+
+// bin holds the programs outside, built once.
+var bin string
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "backend" {
+		runBackend()
+		return
+	}
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	if booted.Inside() {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "trial-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	bin = dir
+	descriptors := countDescriptors()
+	code := m.Run()
+	if err := booted.CloseShared(); err != nil {
+		fmt.Fprintln(os.Stderr, "close the machine:", err)
+		code = 1
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, "goroutines left:", err)
+		code = 1
+	}
+	if now := countDescriptors(); now > descriptors {
+		fmt.Fprintf(os.Stderr, "descriptors left: %d before, %d after\n", descriptors, now)
+		code = 1
+	}
+	return code
+}
+
+// countDescriptors counts this process's descriptors with the two that the
+// runtime opens for its poller at the first pipe or socket.
+func countDescriptors() int {
+	r, w, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	return len(entries)
+}
+
+// build builds the programs, at the first test that needs them. They are built
+// as for a user: the race detector is on in cmd/proxyd's tests.
+var build = sync.OnceValue(func() error {
+	for _, name := range []string{"proxyd", "proxyctl"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(bin, name), "../../cmd/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build %s: %w\n%s", name, err, out)
+		}
+	}
+	return nil
+})
+
+// machine gives the booted machine with the programs in it.
+func machine(t *testing.T) *booted.Machine {
+	t.Helper()
+	m := booted.Shared(t)
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copyIn.Do(func() {
+		for from, to := range map[string]string{
+			filepath.Join(bin, "proxyd"):   built + "/proxyd",
+			filepath.Join(bin, "proxyctl"): built + "/proxyctl",
+			exe:                            here,
+		} {
+			if err := m.CopyIn(from, to); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	return m
+}
+
+var copyIn sync.Once
+
+// within runs body inside the machine.
+func within(t *testing.T, body func(t *testing.T)) {
+	t.Helper()
+	if !booted.Inside() {
+		machine(t)
+	}
+	booted.Within(t, body)
+}

@@ -1,0 +1,85 @@
+package trial
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed8fae2174/proxyd/systemd/booted"
+)
+
+// Point 8: the machine goes down, in order or not, and the release that was
+// current is current again, though others were there before it.
+func TestReboot(t *testing.T) {
+	if booted.Inside() {
+		return // it is the outside that boots
+	}
+	m := machine(t)
+	must := func(argv ...string) string {
+		t.Helper()
+		return m.Run(t, argv...)
+	}
+	file := func(path, text string, exec bool) {
+		t.Helper()
+		mode := map[bool]uint32{false: 0o644, true: 0o755}[exec]
+		if err := m.WriteFile(path, text, os.FileMode(mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, v := range []string{"v1", "v2", "v3"} {
+		file("/srv/web/"+v+"/web", "#!/bin/sh\nexec "+here+" backend\n", true)
+	}
+	must(built+"/proxyctl", "install", "web", "--listen", webPort)
+	file("/etc/systemd/system/web@.service", goUnit("web"), false)
+	file("/etc/proxyd/web.toml", fmt.Sprintf(goConfig, "web"), false)
+	must("systemctl", "daemon-reload")
+	must("systemctl", "enable", "--now", "proxyd@web.socket", "proxyd@web.service")
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if out, err := m.Try(ctx, "proxyctl", "uninstall", "--purge", "web"); err != nil {
+			t.Error(out, err)
+		}
+		if _, err := m.Try(ctx, "rm", "-r", "/srv/web", "/etc/systemd/system/web@.service"); err != nil {
+			t.Error(err)
+		}
+	})
+	must("proxyctl", "promote", "v2")
+	must("proxyctl", "promote", "v3")
+	must("proxyctl", "revert") // v2 is current, v3 stands by, v1 has ended or will
+	for _, c := range []struct {
+		name string
+		down func(context.Context) error
+	}{
+		{"in order", m.Stop},
+		{"in order again", m.Stop},
+		{"power cut", func(context.Context) error { return m.Cut() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			defer cancel()
+			if err := c.down(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Boot(ctx); err != nil {
+				t.Fatal(err)
+			}
+			must("systemctl", "start", "multi-user.target")
+			answer := must("curl", "-sS", "--max-time", fmt.Sprint(int(patience/time.Second)), "http://"+web+"/")
+			if !strings.HasPrefix(answer, "v2 ") {
+				t.Errorf("after the boot %q answers", answer)
+			}
+			status := must("proxyctl", "status")
+			if !strings.Contains(status, "(v2) is current") {
+				t.Error(status)
+			}
+			if history := must("proxyctl", "history"); strings.Count(history, "reverted") != 1 {
+				t.Errorf("the shutdown was taken for a failure:\n%s", history)
+			}
+		})
+	}
+	must("proxyctl", "promote", "v3")
+}

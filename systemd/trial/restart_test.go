@@ -1,0 +1,137 @@
+package trial
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Point 3: a client starts proxyd and the first generation; what is restarted
+// later is not noticed.
+func TestStartedByAClientAndRestarted(t *testing.T) {
+	within(t, func(t *testing.T) {
+		releases(t, "web", "v1", "v2")
+		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
+		run(t, "systemctl", "start", "proxyd@web.socket")
+		if now := property(t, "proxyd@web.service", "ActiveState"); now != "inactive" {
+			t.Fatalf("proxyd is %s before a client came", now)
+		}
+		mustAnswer(t, web, "v1")
+		run(t, "proxyctl", "promote", "v2")
+		before := pids(t, "web@*")
+		if len(before) != 2 {
+			t.Fatalf("units: %v", before)
+		}
+		l := startTraffic(t, web, 6, 0)
+		for range 3 {
+			for _, what := range [][]string{
+				{"restart", "proxyd@web.service"}, {"daemon-reexec"}, {"daemon-reload"}, {"restart", "dbus.service"},
+				{"restart", "proxyd@web.service"}, {"reload", "proxyd@web.service"},
+			} {
+				run(t, append([]string{"systemctl"}, what...)...)
+				t.Log(what)
+				l.runFor(100)
+				if after := pids(t, "web@*"); !maps.Equal(before, after) {
+					t.Fatalf("systemctl %v: the generations were %v and are %v", what, before, after)
+				}
+			}
+		}
+		// It still hears of them, and can tell systemd what to do.
+		run(t, "proxyctl", "revert")
+		mustAnswer(t, web, "v1")
+		run(t, "proxyctl", "promote", "v2")
+		mustAnswer(t, web, "v2")
+		l.stop()
+		l.check()
+	})
+}
+
+// Point 4: proxyd is killed again and again. Whoever waits in the queue is
+// served, and nobody is refused; only what was being relayed ends with it.
+func TestCrashesInARow(t *testing.T) {
+	within(t, func(t *testing.T) {
+		serveGo(t)
+		run(t, "proxyctl", "promote", "v2")
+		before := pids(t, "web@*")
+		l := startTraffic(t, web, 6, 0)
+		l.relayed.Store(true)
+		crashes := 30
+		if testing.Short() {
+			crashes = 3
+		}
+		for range crashes {
+			var pid int
+			await(t, "proxyd to run", func() bool {
+				pid, _ = strconv.Atoi(property(t, "proxyd@web.service", "MainPID"))
+				return pid != 0 && property(t, "proxyd@web.service", "ActiveState") == "active"
+			})
+			// Stopped it takes nobody, so these wait in the queue.
+			signal(t, pid, syscall.SIGSTOP)
+			await(t, "proxyd to stand still", func() bool { return stoppedProcess(t, pid) })
+			var waiting []net.Conn
+			for range 20 {
+				waiting = append(waiting, ask(t, web))
+			}
+			signal(t, pid, syscall.SIGKILL)
+			for _, c := range waiting {
+				if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "v2 2") {
+					t.Fatalf("one who waited in the queue got %q, %v", answer, err)
+				}
+				c.Close()
+			}
+			l.runFor(50)
+		}
+		l.stop()
+		l.check()
+		t.Logf("%d requests, %d were being relayed at a crash", l.done.Load(), l.cut.Load())
+		if after := pids(t, "web@*"); !maps.Equal(before, after) {
+			t.Errorf("the generations were %v and are %v", before, after)
+		}
+		if n := property(t, "proxyd@web.service", "NRestarts"); n != strconv.Itoa(crashes) {
+			t.Errorf("systemd started it again %s times", n)
+		}
+		// The generations' own queues came back from systemd's store: one that is
+		// started again has its old socket, and its clients waited for it.
+		if n := property(t, "proxyd@web.service", "NFileDescriptorStore"); n != "2" {
+			t.Errorf("systemd keeps %s sockets", n)
+		}
+		if log := run(t, "journalctl", "-u", "proxyd@web", "--no-pager"); strings.Contains(log, "clients will not wait") {
+			t.Errorf("a generation's socket was not had back:\n%s", log)
+		}
+		died, _ := strconv.Atoi(before["web@2.service"])
+		signal(t, died, syscall.SIGKILL)
+		await(t, "generation 2 to run again", func() bool { g := mustStatus(t, "web").generation(2); return g.PID != 0 && g.PID != died })
+		mustAnswer(t, web, "v2")
+	})
+}
+
+// ask sends a request and does not read the answer.
+func ask(t *testing.T, address string) net.Conn {
+	t.Helper()
+	return askFor(t, address, "/")
+}
+
+func askFor(t *testing.T, address, path string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n", path); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func signal(t *testing.T, pid int, s syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(pid, s); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,117 @@
+package trial
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Point 7: two services on one host.
+func TestTwoServices(t *testing.T) {
+	within(t, func(t *testing.T) {
+		serveGo(t)
+		const api = "127.0.0.1:444"
+		releases(t, "api", "v1", "v2")
+		install(t, "api", "444", goUnit("api"), fmt.Sprintf(goConfig, "api"))
+		run(t, "systemctl", "enable", "--now", "proxyd@api.socket", "proxyd@api.service")
+		mustAnswer(t, api, "v1")
+
+		both := run(t, "proxyctl", "status")
+		if !strings.Contains(both, "web: serving") || !strings.Contains(both, "api: serving") {
+			t.Errorf("status without -s shows\n%s", both)
+		}
+		if lines := strings.Split(strings.TrimSpace(run(t, "proxyctl", "status", "-o", "json")), "\n"); len(lines) != 2 {
+			t.Errorf("as JSON it has %d documents", len(lines))
+		}
+		if out, code := try(t, "proxyctl", "promote", "v2"); code != 2 || !strings.Contains(out, "api, web") {
+			t.Errorf("a promote of nobody knows which: exit code %d\n%s", code, out)
+		}
+
+		// What happens to one does not concern the other.
+		before := pids(t, "api@*")
+		l := startTraffic(t, api, 2, 2)
+		run(t, "proxyctl", "-s", "web", "promote", "v2")
+		mustAnswer(t, web, "v2")
+		run(t, "systemctl", "kill", "-s", "KILL", "proxyd@web.service", "web@2.service")
+		mustAnswer(t, web, "v2")
+		run(t, "proxyctl", "uninstall", "web")
+		if after := pids(t, "api@*"); fmt.Sprint(after) != fmt.Sprint(before) {
+			t.Errorf("the other's generations were %v and are %v", before, after)
+		}
+		run(t, "proxyctl", "promote", "v2") // it is the only one now
+		mustAnswer(t, api, "v2")
+		l.stop()
+		l.check()
+		run(t, built+"/proxyctl", "install", "web", "--listen", webPort) // to be uninstalled whole
+	})
+}
+
+// Point 6: proxyd's user may do with the template's units what it needs, and
+// with no other unit anything.
+func TestOnlyTheTemplatesUnits(t *testing.T) {
+	within(t, func(t *testing.T) {
+		serveGo(t)
+		write(t, "/etc/systemd/system/other@.service", "[Service]\nExecStart=sleep infinity\n")
+		write(t, "/etc/systemd/system/web-admin@.service", "[Service]\nExecStart=sleep infinity\n")
+		run(t, "systemctl", "daemon-reload")
+		t.Cleanup(func() {
+			run(t, "rm", "/etc/systemd/system/other@.service", "/etc/systemd/system/web-admin@.service")
+		})
+		pid := property(t, "proxyd@web.service", "MainPID")
+		if status := run(t, "cat", "/proc/"+pid+"/status"); !strings.Contains(status, "CapEff:\t0000000000000000") || strings.Contains(status, "Uid:\t0") {
+			t.Errorf("proxyd is privileged:\n%s", status)
+		}
+		as := func(args ...string) (string, int) {
+			return try(t, append([]string{"setpriv", "--reuid=proxyd", "--regid=proxyd", "--clear-groups", "--",
+				"systemctl", "--no-ask-password"}, args...)...)
+		}
+		for _, args := range [][]string{
+			{"start", "other@1.service"}, {"start", "web-admin@1.service"}, {"stop", "proxyd@web.socket"}, {"start", "web@.service"},
+			{"restart", "web@1.service"}, {"reload", "web@1.service"}, {"daemon-reload"}, {"enable", "other@1.service"},
+			{"set-property", "web@1.service", "MemoryMax=1G"}, {"mask", "web@1.service"}, {"poweroff"},
+		} {
+			if out, code := as(args...); code == 0 {
+				t.Errorf("systemctl %v was allowed\n%s", args, out)
+			}
+		}
+		if out, code := as("start", "web@77.service"); strings.Contains(out, "denied") || strings.Contains(out, "uthentication") {
+			t.Errorf("the template's own unit: exit code %d\n%s", code, out)
+		}
+		run(t, "proxyctl", "promote", "v2") // and it is no generation of proxyd's
+		mustAnswer(t, web, "v2")
+
+		// No process but a generation's is handed sockets.
+		out, code := try(t, "proxyctl", "-s", "web", "exec", "--", "true")
+		if code != 4 || !strings.Contains(out, "is in no unit that proxyd started") {
+			t.Errorf("exec from elsewhere: exit code %d\n%s", code, out)
+		}
+	})
+}
+
+// What a generation finds in its environment, and that it is the unit's main
+// process.
+func TestWhatAGenerationFinds(t *testing.T) {
+	within(t, func(t *testing.T) {
+		serveGo(t)
+		env, err := get(web, "/env")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := mustStatus(t, "web").current()
+		for _, want := range []string{
+			"PROXYD_SERVICE=web\n", "PROXYD_GENERATION=1", "PROXYD_RELEASE=v1\n", "NOTIFY_SOCKET=/run/systemd/notify\n",
+			fmt.Sprintf("\npid %d", g.PID),
+		} {
+			if !strings.Contains(env, want) {
+				t.Errorf("no %q in its environment:\n%s", want, env)
+			}
+		}
+		if g.Unit != "web@1.service" || g.Notice != "serves v1 1" || property(t, g.Unit, "MainPID") != fmt.Sprint(g.PID) {
+			t.Errorf("status shows %+v", g)
+		}
+		signal(t, g.PID, syscall.SIGTERM)
+		await(t, "it to be started again", func() bool { n := mustStatus(t, "web").current(); return n.PID != 0 && n.PID != g.PID })
+		mustAnswer(t, web, "v1")
+	})
+}
