@@ -55,6 +55,9 @@ func (l *loop) accept(i int) {
 		switch errno {
 		case 0:
 			l.backoff = 0
+			if p.members[i] {
+				_ = tag(int(fd), hold) // it is the relay's now, and no generation's
+			}
 			if to := p.lighter(l); to != nil {
 				to.load.Add(1)
 				if to.post(command{what: adopt, fd: fd, listener: i}) {
@@ -148,6 +151,7 @@ func (l *loop) leave(c *conn) {
 // with a descriptor. The proxy owns fd from now on.
 func (p *Proxy) takeOver(fd, listener int) {
 	i := slices.Index(p.listeners, int32(listener))
+	_ = tag(fd, hold)
 	p.live.Add(1) // also past the limit: it is accepted
 	p.loops[0].load.Add(1)
 	if i < 0 || !p.loops[0].post(command{what: adopt, fd: int32(fd), listener: i}) {

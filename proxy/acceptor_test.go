@@ -131,14 +131,3 @@ func (a *acceptor) kill() {
 	_ = a.cmd.Process.Kill()
 	_ = a.cmd.Wait()
 }
-
-// processes is for Direct.Attend.
-func (a *acceptor) processes() ([]int, error) {
-	switch {
-	case a.over:
-		return nil, nil
-	case a.worker != 0:
-		return []int{a.cmd.Process.Pid, a.worker}, nil
-	}
-	return []int{a.cmd.Process.Pid}, nil
-}

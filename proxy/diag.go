@@ -18,6 +18,7 @@ const (
 
 	diagRequestSize = 56 // sizeof(struct inet_diag_req_v2)
 	diagMessageSize = 72 // sizeof(struct inet_diag_msg)
+	diagSockopt     = 22 // INET_DIAG_SOCKOPT
 )
 
 // The states of a TCP socket, net/tcp_states.h.
@@ -42,6 +43,7 @@ type socketSeen struct {
 	state  uint8
 	id     [48]byte // struct inet_diag_sockid, with the cookie
 	family uint8
+	tag    int8 // of the member that it came in by, or untold
 }
 
 // waits says that no process has had it yet: it is in a listener's queue, or on
@@ -190,11 +192,23 @@ func (d *diag) receive(f func(*socketSeen)) (done bool, err error) {
 	return false, nil
 }
 
-// parseSeen reads a struct inet_diag_msg.
+// parseSeen reads a struct inet_diag_msg and the attributes behind it.
 func parseSeen(b []byte) socketSeen {
-	return socketSeen{
+	s := socketSeen{
+		tag:    untold,
 		family: b[0], state: b[1], id: [48]byte(b[4:52]),
 		cookie: uint64(binary.NativeEndian.Uint32(b[44:])) | uint64(binary.NativeEndian.Uint32(b[48:]))<<32,
 		inode:  binary.NativeEndian.Uint32(b[68:72]),
 	}
+	for b = b[diagMessageSize:]; len(b) >= unix.SizeofRtAttr; {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < unix.SizeofRtAttr || size > len(b) {
+			break
+		}
+		if binary.NativeEndian.Uint16(b[2:]) == diagSockopt && size >= unix.SizeofRtAttr+2 {
+			s.tag = int8(tagOf(b[unix.SizeofRtAttr:]))
+		}
+		b = b[min((size+3)&^3, len(b)):]
+	}
+	return s
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -119,8 +118,8 @@ func NewDirect(cfg DirectConfig) (*Direct, error) {
 }
 
 func newGroup(c Group) (*group, error) {
-	if len(c.Members) < leastMembers {
-		return nil, fmt.Errorf("%w: %d members, at least %d are needed", ErrGroup, len(c.Members), leastMembers)
+	if n := len(c.Members); n < leastMembers || n > mostMembers {
+		return nil, fmt.Errorf("%w: %d members, it takes %d to %d", ErrGroup, n, leastMembers, mostMembers)
 	}
 	g := &group{name: c.Name, addr: c.Address, fds: c.Members, to: -1}
 	for i, fd := range c.Members {
@@ -145,20 +144,28 @@ func newGroup(c Group) (*group, error) {
 	return g, nil
 }
 
-// alone makes sure that the group has no members but the known ones: the kernel
-// counts the others as well, and an index would name one of them.
+// alone tags the members, and makes sure that the tags can be read back and that
+// the group has no members but the known ones: the kernel counts the others as
+// well, and an index would name one of them.
 func (d *Direct) alone(g *group) error {
-	known := map[uint64]bool{}
-	for _, fd := range g.fds {
+	known := map[uint64]int{}
+	for i, fd := range g.fds {
+		if err := tag(fd, i); err != nil {
+			return err
+		}
 		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 		if err != nil {
 			return fmt.Errorf("read socket cookie: %w", err)
 		}
-		known[cookie] = true
+		known[cookie] = i
 	}
-	strangers := 0
+	strangers, wrong := 0, 0
 	err := d.diag.each(g.family, g.addr.Port, 1<<tcpListen, func(s *socketSeen) {
-		if !known[s.cookie] && s.local() == g.addr.AddrPort().Addr().Unmap().WithZone("") {
+		if i, ours := known[s.cookie]; ours {
+			if int(s.tag) != i {
+				wrong++
+			}
+		} else if s.local() == g.addr.AddrPort().Addr().Unmap().WithZone("") {
 			strangers++
 		}
 	})
@@ -167,6 +174,9 @@ func (d *Direct) alone(g *group) error {
 	}
 	if err == nil && strangers > 0 {
 		err = fmt.Errorf("%w: %d sockets of somebody else listen there as well", ErrGroup, strangers)
+	}
+	if err == nil && wrong > 0 {
+		err = fmt.Errorf("%w: %w", ErrGroup, errUntold)
 	}
 	if err != nil {
 		return fmt.Errorf("steer listener %q at %s: %w", g.name, g.addr, err)
@@ -192,50 +202,77 @@ func (d *Direct) Members() int { return len(d.members) - 1 }
 // arrived. Where the groups are not steered from here yet, new connections are
 // held from now on. A generation that has a member gets the same again.
 func (d *Direct) Lend(ctx context.Context, generation uint64) (member int, fds []int, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if t := d.tallies[generation]; t != nil {
-		return t.member, d.fds(t.member), nil
-	}
-	if d.broken != nil {
-		return 0, nil, d.broken
-	}
-	if d.to < 0 {
-		if err := d.steer(hold); err != nil {
+	tried := map[int]bool{}
+	for {
+		member, lent, err := d.reserve(generation, tried)
+		if err != nil {
+			return 0, nil, err
+		}
+		fds := d.fds(member)
+		if lent {
+			return member, fds, nil
+		}
+		tried[member] = true
+		// Not under mu: a switch must not wait for this.
+		n := 1
+		if err = d.proxy.Serve(false, fds...); err == nil {
+			n, err = d.queued(member)
+		}
+		if err == nil && n == 0 {
+			if err = d.check(ctx, member); err == nil {
+				d.mu.Lock()
+				d.tallies[generation] = &tally{generation: generation, member: member, left: never}
+				d.mu.Unlock()
+				return member, fds, nil
+			}
+		}
+		if err := d.giveUp(member, err); err != nil {
 			return 0, nil, err
 		}
 	}
-	var free []int
-	for m := 1; m < len(d.members); m++ {
-		if d.members[m].generation == 0 {
-			free = append(free, m)
+}
+
+// reserve picks a free member that was not tried, or gives the one that the
+// generation has (lent).
+func (d *Direct) reserve(generation uint64, tried map[int]bool) (member int, lent bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tallies[generation]; t != nil {
+		return t.member, true, nil
+	}
+	if d.broken != nil {
+		return 0, false, d.broken
+	}
+	if d.to < 0 {
+		if err := d.steer(hold); err != nil {
+			return 0, false, err
 		}
 	}
 	// A handshake that began before a member was left may end much later: so
 	// the one that was left first.
-	slices.SortStableFunc(free, func(a, b int) int { return int(d.members[a].left) - int(d.members[b].left) })
-	for _, m := range free {
-		if err := d.proxy.Serve(false, d.fds(m)...); err != nil {
-			return 0, nil, err
-		}
-		n, err := d.queued(m)
-		if err == nil && n == 0 {
-			err = d.check(ctx, m)
-		}
-		if err == nil && n == 0 {
-			d.members[m].generation = generation
-			d.tallies[generation] = &tally{generation: generation, member: m, left: d.turn + 1}
-			return m, d.fds(m), nil
-		}
-		if errors.Is(err, ErrGroup) {
-			d.broken = err
-			d.log.Error("the direct path is not used any more", "error", err)
-		}
-		if err := errors.Join(err, d.proxy.Serve(true, d.fds(m)...)); err != nil {
-			return 0, nil, err
+	for m := 1; m < len(d.members); m++ {
+		if d.members[m].generation == 0 && !tried[m] && (member == 0 || d.members[m].left < d.members[member].left) {
+			member = m
 		}
 	}
-	return 0, nil, ErrNoMember
+	if member == 0 {
+		return 0, false, ErrNoMember
+	}
+	d.members[member].generation = generation
+	return member, false, nil
+}
+
+// giveUp puts a reserved member back, for want of err. It gives the error where
+// no other need be tried.
+func (d *Direct) giveUp(member int, err error) error {
+	d.mu.Lock()
+	d.members[member].generation = 0
+	if errors.Is(err, ErrGroup) && d.broken == nil {
+		d.broken = err
+		d.log.Error("the direct path is not used any more", "error", err)
+	}
+	d.mu.Unlock()
+	return errors.Join(err, d.proxy.Serve(true, d.fds(member)...))
 }
 
 // check proves the index of a member that belongs to nobody, in each group.
@@ -292,16 +329,6 @@ func (d *Direct) Keep(generation uint64, member int) ([]int, error) {
 	return d.fds(member), nil
 }
 
-// Attend says how to find the processes of a generation, whose connections are
-// its connections.
-func (d *Direct) Attend(generation uint64, processes func() ([]int, error)) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if t := d.tallies[generation]; t != nil {
-		t.processes = processes
-	}
-}
-
 // Return takes back what was lent or kept. No process of the generation may be
 // left. What waits in its queues is relayed to wherever new connections go.
 func (d *Direct) Return(generation uint64) {
@@ -314,7 +341,7 @@ func (d *Direct) Return(generation uint64) {
 	delete(d.tallies, generation)
 	d.members[t.member].generation = 0
 	for _, w := range t.waiters {
-		close(w)
+		close(w.done)
 	}
 	t.waiters = nil
 	if d.to == t.member {
@@ -427,6 +454,16 @@ func (d *Direct) find(generation uint64, listener string) (*group, int, error) {
 		}
 	}
 	return nil, 0, fmt.Errorf("listener %q: %w", listener, ErrNoAddress)
+}
+
+// Names gives the name of each group's listener, in the order of the
+// descriptors that Lend gives.
+func (d *Direct) Names() []string {
+	var names []string
+	for _, g := range d.groups {
+		names = append(names, g.name)
+	}
+	return names
 }
 
 // Reach gives the address at which a listener is reached from this machine.

@@ -105,7 +105,7 @@ func TestWhatAGenerationLeavesInItsQueueIsRelayed(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Switch(r)
-	if n, err := d.InFlight(1); n != 50 || err != nil {
+	if err, n := d.Count(), d.InFlight(1); n != 50 || err != nil {
 		t.Fatalf("%d in flight on generation 1, %v", n, err)
 	}
 	d.Return(1)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +18,9 @@ const (
 )
 
 // Drained gives a channel that is closed when new connections do not go to the
-// generation and it has none left, and when it is returned.
-func (d *Direct) Drained(generation uint64) <-chan struct{} {
+// generation, it has none left and also gives true, and when it is returned.
+// also is called often, by one goroutine, and must not wait.
+func (d *Direct) Drained(generation uint64, also func() bool) <-chan struct{} {
 	done := make(chan struct{})
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -27,7 +29,7 @@ func (d *Direct) Drained(generation uint64) <-chan struct{} {
 		close(done)
 		return done
 	}
-	t.waiters = append(t.waiters, done)
+	t.waiters = append(t.waiters, waiter{done, also})
 	d.wake()
 	return done
 }
@@ -74,19 +76,11 @@ func (d *Direct) watch() {
 func (d *Direct) lookAtDraining() (changed bool, cost time.Duration, wanted bool) {
 	d.counting.Lock()
 	defer d.counting.Unlock()
-	all, left := d.list()
-	var some []*tally
-	d.mu.Lock()
-	for _, t := range all {
-		if left[t] != 0 && len(t.waiters) > 0 {
-			some = append(some, t)
-		}
-	}
-	d.mu.Unlock()
+	some, left := d.list(func(t *tally) bool { return t.left != 0 && len(t.waiters) > 0 })
 	if len(some) == 0 {
 		return false, 0, false
 	}
-	changed, err := d.count(some, left, all)
+	changed, err := d.count(some, left)
 	if err != nil {
 		d.log.Warn("cannot count connections, trying again", "error", err)
 		return false, d.seen.cost, true
@@ -94,14 +88,18 @@ func (d *Direct) lookAtDraining() (changed bool, cost time.Duration, wanted bool
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, t := range some {
-		if t.left != left[t] || !t.drained() {
+		if t.left != left[t] || t.looks < sureLooks || t.counted.Load() != 0 {
 			wanted = true
 			continue
 		}
-		for _, w := range t.waiters {
-			close(w)
-		}
-		t.waiters = nil
+		t.waiters = slices.DeleteFunc(t.waiters, func(w waiter) bool {
+			over := w.also == nil || w.also()
+			if over {
+				close(w.done)
+			}
+			return over
+		})
+		wanted = wanted || len(t.waiters) > 0
 		changed = true
 	}
 	return changed, d.seen.cost, wanted
@@ -114,29 +112,19 @@ func (d *Direct) lookAtDraining() (changed bool, cost time.Duration, wanted bool
 func (d *Direct) Cut(generation uint64) error {
 	d.counting.Lock()
 	defer d.counting.Unlock()
-	all, left := d.list()
-	for _, t := range all {
-		if t.generation != generation {
-			continue
-		}
-		if err := d.look(); err != nil {
-			return fmt.Errorf("cut generation %d: %w", generation, err)
-		}
-		mine, err := holders{}.of(t)
-		for _, s := range d.seen.list {
-			if err != nil {
-				break
-			}
-			if s.inode != 0 && mine[s.inode] {
-				err = d.diag.destroy(&s)
-			}
-		}
-		t.at = time.Time{}
-		_ = left
-		if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EOPNOTSUPP) {
-			return fmt.Errorf("cut generation %d: %w", generation, err)
+	some, _ := d.list(func(t *tally) bool { return t.generation == generation })
+	if len(some) == 0 {
+		return nil
+	}
+	err := d.look()
+	for _, s := range d.seen.list {
+		if err == nil && int(s.tag) == some[0].member && s.inode != 0 {
+			err = d.diag.destroy(&s)
 		}
 	}
 	d.wake()
+	if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("cut generation %d: %w", generation, err)
+	}
 	return nil
 }

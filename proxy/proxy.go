@@ -90,6 +90,7 @@ type Proxy struct {
 	names     []string
 	listeners []int32
 	isTCP     []bool
+	members   []bool // those that Serve opens
 	headers   []headers
 	loops     []*loop
 
@@ -150,6 +151,7 @@ func New(cfg Config) (*Proxy, error) {
 		p.names = append(p.names, l.Name)
 		p.listeners = append(p.listeners, int32(l.FD))
 		p.isTCP = append(p.isTCP, tcp)
+		p.members = append(p.members, l.Member)
 	}
 	n := cfg.Loops
 	if n <= 0 {

@@ -27,7 +27,6 @@ func newGeneration(t testing.TB, d *Direct, number uint64) *generationOf {
 		t.Fatal(err)
 	}
 	g := &generationOf{acceptor: startAcceptor(t, fds[0]), number: number}
-	d.Attend(number, g.processes)
 	return g
 }
 
@@ -78,9 +77,12 @@ func TestCountsAreExact(t *testing.T) {
 				t.Fatal(err)
 			}
 			waiting += uint64(in)
-			got, err := d.InFlight(g.number)
-			if err != nil || got != want+uint64(in) {
-				t.Fatalf("%s: generation %d has %d in flight, %v; ss says %d, and %d wait", what, g.number, got, err, want, in)
+			if err := d.Count(); err != nil {
+				t.Fatal(err)
+			}
+			got := d.InFlight(g.number)
+			if got != want+uint64(in) {
+				t.Fatalf("%s: generation %d has %d in flight; ss says %d, and %d wait", what, g.number, got, want, in)
 			}
 		}
 		if waiting != queued {
@@ -122,7 +124,7 @@ func TestCountsAreExact(t *testing.T) {
 	}
 	check("none is current")
 	for _, g := range gens {
-		drained := d.Drained(g.number)
+		drained := d.Drained(g.number, nil)
 		select {
 		case <-drained:
 			t.Fatalf("generation %d has drained", g.number)
@@ -149,7 +151,7 @@ func TestAQueueKeepsItsGenerationFromHavingDrained(t *testing.T) {
 	}
 	other := dialTo(t, addr) // stays in the queue of 2
 	defer other.Close()
-	drained := d.Drained(1)
+	drained := d.Drained(1, nil)
 	still := func(what string) {
 		t.Helper()
 		for range 5 { // five looks, and each would have told
@@ -170,7 +172,7 @@ func TestAQueueKeepsItsGenerationFromHavingDrained(t *testing.T) {
 	still("closed by the client only")
 	one.do("close", 1)
 	<-drained
-	if n, err := d.InFlight(2); n != 1 || err != nil {
+	if err, n := d.Count(), d.InFlight(2); n != 1 || err != nil {
 		t.Fatalf("%d in flight on generation 2, %v", n, err)
 	}
 	_ = two
@@ -194,13 +196,13 @@ func TestCutResetsOneGenerationsConnections(t *testing.T) {
 	if err := d.Cut(1); err != nil {
 		t.Fatal(err)
 	}
-	<-d.Drained(1)
+	<-d.Drained(1, nil)
 	for _, c := range clients[:10] {
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 			t.Fatalf("after the cut: %v", err)
 		}
 	}
-	if n, err := d.InFlight(2); n != 10 || err != nil {
+	if err, n := d.Count(), d.InFlight(2); n != 10 || err != nil {
 		t.Fatalf("%d in flight on generation 2, %v", n, err)
 	}
 }
@@ -218,7 +220,6 @@ func TestAHandshakeThatBeganBeforeTheSwitchIsWaitedFor(t *testing.T) {
 	}
 	members := map[uint64]int{1: mustLend(t, d, 1), 2: mustLend(t, d, 2)}
 	one := &generationOf{acceptor: startAcceptor(t, members[1]), number: 1}
-	d.Attend(1, one.processes)
 	if err := d.Steer(1); err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +227,7 @@ func TestAHandshakeThatBeganBeforeTheSwitchIsWaitedFor(t *testing.T) {
 	if err := d.Steer(2); err != nil {
 		t.Fatal(err)
 	}
-	drained := d.Drained(1)
+	drained := d.Drained(1, nil)
 	for range 5 {
 		if _, _, wanted := d.lookAtDraining(); !wanted {
 			t.Fatal("taken for drained with a handshake under way")
