@@ -197,7 +197,7 @@ var errSelf = errors.New("nobody listens there")
 
 // dial connects to a listener's address and sends its greeting.
 func (p *proof) dial(ctx context.Context, listener string, addr net.Addr) (net.Conn, error) {
-	conn, err := dial(ctx, addr)
+	conn, err := p.reach(ctx, listener, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -208,6 +208,15 @@ func (p *proof) dial(ctx context.Context, listener string, addr net.Addr) (net.C
 		}
 	}
 	return conn, nil
+}
+
+func (p *proof) reach(ctx context.Context, listener string, addr net.Addr) (net.Conn, error) {
+	if r, ok := p.run.(Reacher); ok {
+		if conn, ok, err := r.Reach(ctx, listener); ok || err != nil {
+			return conn, err
+		}
+	}
+	return dial(ctx, addr)
 }
 
 func dial(ctx context.Context, addr net.Addr) (net.Conn, error) {

@@ -84,6 +84,14 @@ type Run interface {
 	Command(ctx context.Context, argv []string) error
 }
 
+// Reacher is a Run whose addresses are shared with other generations, so that
+// the readiness checks must be given their connections.
+type Reacher interface {
+	// Reach connects to a listener of this very generation. ok is false where a
+	// connect to its address does that.
+	Reach(ctx context.Context, listener string) (conn net.Conn, ok bool, err error)
+}
+
 // Notice is what a generation says of itself (sd_notify).
 type Notice struct {
 	Ready    bool

@@ -35,8 +35,9 @@ func (s *Status) Generation(id uint64) *Generation {
 type Listener struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
-	Path    string `json:"path"`   // relay, direct
-	Source  string `json:"source"` // systemd, proxyd
+	Path    string `json:"path"`                  // of the current generation: relay, direct
+	Reason  string `json:"path_reason,omitempty"` // why it is the relay
+	Source  string `json:"source"`                // systemd, proxyd
 }
 
 // Generation is one generation in a Status. Byte and connection counts are

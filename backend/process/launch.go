@@ -31,6 +31,7 @@ type launching struct {
 	stdin     int
 	output    int // becomes standard output and error
 	files     []File
+	kept      []int                // behind files, and not named
 	record    func(Identity) error // may be nil
 	executed  func()               // may be nil; a test cancels here
 }
@@ -88,8 +89,11 @@ func launch(ctx context.Context, l launching) (child *launched, err error) {
 	for _, f := range l.files {
 		files = append(files, uintptr(f.FD))
 	}
+	for _, fd := range l.kept {
+		files = append(files, uintptr(fd))
+	}
 	files = append(files, uintptr(stubRequests), uintptr(stubStatus))
-	pid, pidfd, err := children.fork([]string{launchName, strconv.Itoa(len(l.files))}, l.marks, files)
+	pid, pidfd, err := children.fork([]string{launchName, strconv.Itoa(len(l.files) + len(l.kept))}, l.marks, files)
 	unix.Close(stubRequests)
 	unix.Close(stubStatus)
 	if err != nil {

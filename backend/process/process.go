@@ -34,6 +34,9 @@ type Spec struct {
 	Dir string
 	// Files become descriptors 3 and up.
 	Files []File
+	// Kept are descriptors that the program inherits behind Files without being
+	// told of, so that they stay open while no proxyd runs. Borrowed.
+	Kept []int
 	// OutputPath is where the FIFO for standard output and error is made, mode
 	// 0600. Its directory must exist. The FIFO is removed when the process has
 	// ended. Required.
@@ -94,7 +97,7 @@ func (d *Driver) Start(ctx context.Context, spec Spec, record func(Identity) err
 	marks := []string{markControl + "=" + d.config.Marker, markGeneration + "=" + strconv.FormatUint(spec.Generation, 10)}
 	l := launching{
 		argv: spec.Argv, env: withMarks(spec.Env, marks...), marks: marks,
-		dir: spec.Dir, files: spec.Files, record: record, executed: d.executed,
+		dir: spec.Dir, files: spec.Files, kept: spec.Kept, record: record, executed: d.executed,
 	}
 	if err := l.check(); err != nil {
 		return nil, err
