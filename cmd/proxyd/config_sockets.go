@@ -226,6 +226,14 @@ func (c *Config) checkDirect() {
 	const key = "backend.path"
 	c.check(!c.BindsItself(), key, `"direct" needs a program that is handed its sockets, and this one binds by itself`,
 		`write path = "auto"`)
+	for limit, set := range map[string]bool{
+		"limits.max_connections":    c.Limits.MaxConnections > 0,
+		"limits.idle_timeout":       c.Limits.IdleTimeout > 0,
+		"limits.half_close_timeout": c.Limits.HalfCloseTimeout > 0,
+		"backend.family":            c.places.given("backend.family"),
+	} {
+		c.check(!set, limit, `holds for the relay only, and backend.path is "direct"`, `leave it out, or write path = "auto"`)
+	}
 	for _, l := range c.Listeners {
 		_, isUnix := strings.CutPrefix(l.Address, "unix:")
 		c.check(!isUnix, key, fmt.Sprintf(`"direct" needs TCP listeners, and %q is a unix socket`, l.Name), `write path = "auto"`)

@@ -43,6 +43,7 @@ type daemon struct {
 	driver     backend.Driver
 	units      *systemdDriver // is driver where generations are units
 	proxy      *proxy.Proxy
+	direct     *directPath
 	supervisor *backend.Supervisor
 	server     *control.Server
 	background sync.WaitGroup // what serve waits for
@@ -98,7 +99,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if d.listeners, d.stored, err = openListeners(d.config); err != nil {
+	if d.listeners, d.stored, err = openListeners(d.config, d.runtimeDir); err != nil {
 		return err
 	}
 	if err := socketPathsFit(d.runtimeDir, listenerNames(d.listeners)); err != nil {
@@ -118,6 +119,9 @@ func (d *daemon) open(ctx context.Context) error {
 	if err := d.openProxy(); err != nil {
 		return err
 	}
+	if err := d.openDirect(); err != nil {
+		return err
+	}
 	d.supervisor, err = backend.New(backend.Config{
 		Service:    d.name,
 		Release:    d.config.Backend.Release,
@@ -125,7 +129,7 @@ func (d *daemon) open(ctx context.Context) error {
 		Readiness:  readinessOf(d.config),
 		StopSignal: d.config.Stop.signal(),
 		Driver:     d.driver,
-		Router:     newRouter(d.proxy),
+		Router:     newRouter(d.proxy, d.direct),
 		Store:      store,
 		Durable:    durable,
 		Known:      known,
@@ -162,6 +166,8 @@ func (d *daemon) openDriver(ctx context.Context, socket string) error {
 	}
 	log := d.log.Named("driver")
 	sockets := newGenerationSockets(d.runtimeDir, listenerNames(d.listeners), d.stored, log)
+	d.direct = newDirectPath(d.log.Named("direct"))
+	sockets.direct = d.direct
 	if d.config.Backend.Driver == "systemd" {
 		if d.units, err = newSystemdDriver(ctx, &d.live, d.processes, sockets, log); err != nil {
 			return err
@@ -177,11 +183,15 @@ func (d *daemon) openDriver(ctx context.Context, socket string) error {
 
 func (d *daemon) openProxy() error {
 	var listeners []proxy.Listener
+	places := map[string]bool{} // the first socket of each is the relay's
 	for i, l := range d.listeners {
+		place := l.Name + " " + l.Addr.String()
 		version, trusted, trustUnix := d.config.Listeners[i].forProxy()
 		listeners = append(listeners, proxy.Listener{
 			Name: l.Name, FD: l.FD, ProxyProtocol: version, AcceptProxy: trusted, AcceptProxyUnix: trustUnix,
+			Member: places[place],
 		})
+		places[place] = true
 	}
 	var err error
 	d.proxy, err = proxy.New(proxy.Config{
@@ -201,7 +211,7 @@ func (d *daemon) openControl(socket string) error {
 		return err
 	}
 	c := control.Config{
-		Service: &service{supervisor: d.supervisor, listeners: d.listeners, reload: d.reload},
+		Service: &service{supervisor: d.supervisor, listeners: d.listeners, direct: d.direct, reload: d.reload},
 		Log:     d.log.Named("control"),
 	}
 	if d.units != nil {
@@ -226,6 +236,9 @@ func (d *daemon) close() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 		defer cancel()
 		errs = append(errs, d.server.Shutdown(ctx))
+	}
+	if d.direct != nil {
+		d.direct.close()
 	}
 	if d.proxy != nil {
 		errs = append(errs, d.proxy.Close())

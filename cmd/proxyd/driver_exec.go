@@ -88,9 +88,10 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 		Env:        env,
 		Dir:        dir,
 		Files:      files,
+		Kept:       d.sockets.direct.kept,
 		OutputPath: d.outputPath(l.ID),
 	}, func(identity process.Identity) error {
-		b, err := json.Marshal(execIdentity{Process: identity, Addresses: textAddresses(run.kept.addresses)})
+		b, err := json.Marshal(execIdentity{Process: identity, Addresses: textAddresses(run.kept.addresses), Member: run.kept.member})
 		if err != nil {
 			return err
 		}
@@ -110,6 +111,7 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 type execIdentity struct {
 	Process   process.Identity  `json:"process"`
 	Addresses map[string]string `json:"addresses"`
+	Member    int               `json:"member,omitempty"` // of the listeners' groups, which it was handed
 }
 
 func (d *execDriver) outputPath(id uint64) string {
@@ -131,7 +133,7 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 	}
 	run.config = plan.with(d.config.Load())
 	if len(known.Addresses) == 0 { // found, rather than remembered
-		known.Addresses = d.sockets.unixAddresses(l.ID)
+		known.Addresses, known.Member = d.sockets.foundSockets(l.ID)
 	}
 	addresses, err := parseAddresses(known.Addresses)
 	if err != nil {
@@ -149,7 +151,11 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 		}
 		return nil, errors.Join(err, run.notify.Close())
 	}
-	run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), addresses, "")
+	if known.Member == 0 {
+		run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), addresses, "")
+	} else if run.kept, err = d.sockets.adoptMember(l.ID, known.Member, addresses); err != nil {
+		return nil, err
+	}
 	return run, nil
 }
 

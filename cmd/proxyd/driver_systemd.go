@@ -60,6 +60,7 @@ type systemdIdentity struct {
 	systemd.Identity
 	Addresses map[string]string `json:"addresses,omitempty"`
 	Fixed     string            `json:"fixed,omitempty"`
+	Member    int               `json:"member,omitempty"` // of the listeners' groups, which it was handed
 }
 
 func newSystemdDriver(ctx context.Context, live *atomic.Pointer[Config], processes *process.Driver, sockets *generationSockets, log hclog.Logger) (*systemdDriver, error) {
@@ -115,7 +116,7 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 		return nil, err
 	}
 	run.unit, err = d.units.Start(ctx, l.ID, label, func(identity systemd.Identity) error {
-		b, err := json.Marshal(systemdIdentity{identity, textAddresses(run.kept.addresses), run.kept.fixed})
+		b, err := json.Marshal(systemdIdentity{identity, textAddresses(run.kept.addresses), run.kept.fixed, run.kept.member})
 		if err != nil {
 			return err
 		}
@@ -181,7 +182,7 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 	}
 	run.config = plan.with(d.config.Load())
 	if len(known.Addresses) == 0 { // found, rather than remembered
-		known.Addresses = d.sockets.unixAddresses(l.ID)
+		known.Addresses, known.Member = d.sockets.foundSockets(l.ID)
 	}
 	addresses, err := parseAddresses(known.Addresses)
 	if err != nil {
@@ -194,7 +195,11 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 	if err != nil {
 		return nil, err
 	}
-	run.kept = d.sockets.adopt(l.ID, run.config, run.unit.PID(), addresses, known.Fixed)
+	if known.Member == 0 {
+		run.kept = d.sockets.adopt(l.ID, run.config, run.unit.PID(), addresses, known.Fixed)
+	} else if run.kept, err = d.sockets.adoptMember(l.ID, known.Member, addresses); err != nil {
+		return nil, err
+	}
 	if err := d.admit(run.unit.Name(), run); err != nil {
 		return nil, err
 	}
@@ -218,6 +223,7 @@ func (d *systemdDriver) Found(ctx context.Context) ([]backend.Found, error) {
 		if i >= 0 {
 			f.ID, f.Release = notes[i].Generation, notes[i].Release
 			known.Addresses, known.Fixed = notes[i].Identity.Addresses, notes[i].Identity.Fixed
+			known.Member = notes[i].Identity.Member
 		}
 		if f.ID == 0 {
 			d.log.Warn("a unit of the template is no generation that is known", "unit", u.Identity.Unit)

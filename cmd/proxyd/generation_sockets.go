@@ -26,6 +26,7 @@ import (
 type generationSockets struct {
 	dir       string   // the runtime directory
 	listeners []string // names, in the order that they are handed over
+	direct    *directPath
 	log       hclog.Logger
 
 	mu     sync.Mutex
@@ -38,6 +39,7 @@ type generationSockets struct {
 type keptSockets struct {
 	addresses map[string]net.Addr
 	handed    []activation.Listener
+	member    int // of the listeners' groups, where handed are borrowed from these; 0: they are its own
 	ports     []int
 	fixed     string // the name of its fixed addresses
 }
@@ -129,6 +131,16 @@ func (s *generationSockets) make(id uint64, config *Config) (*keptSockets, error
 		return s.takeFixed(config)
 	}
 	k := &keptSockets{addresses: map[string]net.Addr{}}
+	if k.handed, k.member = s.direct.lend(id, config); k.member != 0 {
+		for _, l := range k.handed {
+			k.addresses[l.Name] = l.Addr
+		}
+		if err := os.WriteFile(s.memberPath(id), []byte(strconv.Itoa(k.member)), 0o600); err != nil {
+			s.direct.release(id)
+			return nil, fmt.Errorf("write down member: %w", err)
+		}
+		return k, nil
+	}
 	for _, name := range s.listeners {
 		var addr net.Addr = &net.UnixAddr{Net: "unix", Name: s.socketPath(id, name)}
 		if config.WantsTCP(name) {
@@ -195,14 +207,28 @@ func (s *generationSockets) socketPath(id uint64, listener string) string {
 	return filepath.Join(s.genDir(id), listener+".sock")
 }
 
-// unixAddresses is where a generation listens if it has nothing but unix
-// sockets: all that can be known of one whose state was lost.
-func (s *generationSockets) unixAddresses(id uint64) map[string]string {
-	addresses := map[string]string{}
-	for _, name := range s.listeners {
-		addresses[name] = "unix:" + s.socketPath(id, name)
+// memberPath is where the member of a generation stands, for when the state is
+// lost.
+func (s *generationSockets) memberPath(id uint64) string {
+	return filepath.Join(s.genDir(id), "member")
+}
+
+// foundSockets is what can be known of the sockets of a generation whose state
+// was lost: the member of the listeners' groups that it was handed, or else
+// where it listens if it has nothing but unix sockets.
+func (s *generationSockets) foundSockets(id uint64) (addresses map[string]string, member int) {
+	addresses = map[string]string{}
+	if b, err := os.ReadFile(s.memberPath(id)); err == nil {
+		member, _ = strconv.Atoi(string(b))
 	}
-	return addresses
+	for _, name := range s.listeners {
+		if member != 0 {
+			addresses[name] = textAddress(s.direct.address(name))
+		} else {
+			addresses[name] = "unix:" + s.socketPath(id, name)
+		}
+	}
+	return addresses, member
 }
 
 // adopt keeps what an adopted run has for its next one: the ports that it binds,
@@ -241,14 +267,31 @@ func (s *generationSockets) adopt(id uint64, config *Config, pid int, addresses 
 	return k
 }
 
+// adoptMember is adopt for a run that was handed a member of the listeners' own
+// groups.
+func (s *generationSockets) adoptMember(id uint64, member int, addresses map[string]net.Addr) (*keptSockets, error) {
+	handed, err := s.direct.keep(id, member)
+	if err != nil {
+		return nil, err
+	}
+	k := &keptSockets{addresses: addresses, handed: handed, member: member}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept[id] = k
+	return k, nil
+}
+
 // release closes what was kept for a generation and removes its directory.
 func (s *generationSockets) release(id uint64) {
+	defer s.direct.release(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k := s.kept[id]; k != nil {
 		k.release()
 		for _, l := range k.handed {
-			s.unstore(storeName(id, l.Name))
+			if k.member == 0 {
+				s.unstore(storeName(id, l.Name))
+			}
 		}
 		delete(s.kept, id)
 	}
@@ -290,7 +333,9 @@ func (s *generationSockets) sweep(keep []uint64) error {
 
 func (k *keptSockets) release() {
 	for _, l := range k.handed {
-		_ = l.Close() // its directory goes next
+		if k.member == 0 {
+			_ = l.Close() // its directory goes next
+		}
 	}
 	for _, p := range k.ports {
 		activation.ReleasePort(p)
@@ -302,9 +347,12 @@ func (k *keptSockets) release() {
 func (k *keptSockets) waiting(listener string) (n int, ok bool) {
 	for _, l := range k.handed {
 		if l.Name == listener {
-			n, err := activation.QueueLength(l.FD)
-			return n, err == nil
+			queued, err := activation.QueueLength(l.FD)
+			if err != nil {
+				return 0, false
+			}
+			n, ok = n+queued, true
 		}
 	}
-	return 0, false
+	return n, ok
 }

@@ -52,7 +52,12 @@ type setup struct {
 	env      []string
 	address  string // default: a free loopback port
 	nofile   int    // RLIMIT_NOFILE of proxyd; 0: as the test's
+	path     string // backend.path; default: the one of pathVar, or else proxyd's
 }
+
+// pathVar names the path of daemons whose test does not say one, see
+// TestOverTheRelay.
+const pathVar = "PROXYD_TEST_PATH"
 
 // self is the command of the test's own backend in a mode.
 func self(t *testing.T, mode string, args ...string) []string {
@@ -85,6 +90,12 @@ func (d *daemonUnderTest) writeConfig(s setup) {
 	command, err := json.Marshal(s.command) // a TOML array of strings, too
 	if err != nil {
 		d.t.Fatal(err)
+	}
+	if s.path == "" {
+		s.path = os.Getenv(pathVar)
+	}
+	if s.path != "" {
+		s.backend += fmt.Sprintf("\npath = %q", s.path)
 	}
 	text := fmt.Sprintf("[[listener]]\nname = \"http\"\naddress = %q\n%s\n\n[backend]\ncommand = %s\nrelease = \"v1\"\n%s\n%s\n",
 		d.address, s.listener, command, s.backend, s.toml)

@@ -10,7 +10,7 @@ import (
 // With more clients than descriptors the control socket and a promote still
 // work, nobody is refused, and those who wait are served when others leave.
 func TestExhaustedDescriptors(t *testing.T) {
-	d := newDaemon(t, setup{command: self(t, "serve"), nofile: 256})
+	d := newDaemon(t, setup{command: self(t, "serve"), path: "relay", nofile: 256})
 	d.startServing()
 	var conns []net.Conn
 	for range 400 {

@@ -20,11 +20,12 @@ var nginxWays = []struct {
 	{name: "socket", listen: "{socket}", find: `listen="unix:$2"`},
 	{name: "port", listen: "{port}", find: `listen="127.0.0.1:$2"`},
 	// nginx takes sockets through a variable of its own, and knows them by
-	// address: the wrapper looks up the path of descriptor 3. nginx does not set
+	// address: the wrapper looks up what descriptor 3 is. nginx does not set
 	// O_NONBLOCK on them, and of two workers that wake for one connection the
 	// second would hang in accept(2).
 	{name: "handed over", backend: "non_blocking = true", find: `inode=$(readlink /proc/$$/fd/3); inode=${inode#socket:[}; inode=${inode%]}
-listen="unix:$(awk -v i="$inode" '$7 == i {print $8}' /proc/net/unix)"`, handed: `NGINX="3;"; export NGINX`},
+listen="unix:$(awk -v i="$inode" '$7 == i {print $8}' /proc/net/unix)"
+[ "$listen" != unix: ] || listen=$(ss -Htlnpe | awk -v i="ino:$inode" '{for (f = 1; f <= NF; f++) if ($f == i) print $4}')`, handed: `NGINX="3;"; export NGINX`},
 }
 
 const nginxScript = `set -e

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -43,7 +42,7 @@ func (d *daemon) applyConfig(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(buildable(next), next.CheckListeners(d.listeners)); err != nil {
+	if err := next.CheckListeners(d.listeners); err != nil {
 		return err
 	}
 	if err := fixedWhileRunning(d.live.Load(), next); err != nil {

@@ -10,12 +10,18 @@ import (
 )
 
 // router adapts the data path to what the supervisor speaks of: numbers of
-// generations.
+// generations. A generation on the direct path has a route as well: what waits
+// in queues that are nobody's is relayed to the listeners' own address, and the
+// kernel gives it to the generation that it is steered to. So the relay never
+// has such a route while new connections are steered to itself.
 type router struct {
-	proxy *proxy.Proxy
+	proxy  *proxy.Proxy
+	direct *directPath
 
-	mu     sync.Mutex
+	mu     sync.Mutex // one change at a time
 	routes map[uint64]*openRoute
+	to     uint64 // what new connections go to once nothing is held
+	holds  int    // since the last Resume
 }
 
 type openRoute struct {
@@ -25,8 +31,8 @@ type openRoute struct {
 
 var _ backend.Router = (*router)(nil)
 
-func newRouter(p *proxy.Proxy) *router {
-	return &router{proxy: p, routes: map[uint64]*openRoute{}}
+func newRouter(p *proxy.Proxy, d *directPath) *router {
+	return &router{proxy: p, direct: d, routes: map[uint64]*openRoute{}}
 }
 
 // Open keeps the route that a generation has where its addresses are the same,
@@ -53,26 +59,42 @@ func (r *router) route(id uint64) *openRoute {
 }
 
 func (r *router) Switch(id uint64) {
-	if route := r.route(id); route != nil {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.to = id
+	route := r.routes[id]
+	if route == nil {
+		r.proxy.Switch(nil)
+		r.direct.steer(0)
+		return
+	}
+	if r.direct.has(id) && r.holds == 0 {
+		r.direct.steer(id)
 		r.proxy.Switch(route.Route)
 		return
 	}
-	r.proxy.Switch(nil)
+	r.proxy.Switch(route.Route)
+	r.direct.steer(0)
 }
 
 func (r *router) Drained(id uint64) <-chan struct{} {
-	if route := r.route(id); route != nil {
-		return route.Drained()
+	route := r.route(id)
+	switch {
+	case route == nil:
+		none := make(chan struct{})
+		close(none)
+		return none
+	case r.direct.has(id):
+		return r.direct.direct.Drained(id, func() bool { return route.Counts().InFlight == 0 })
 	}
-	none := make(chan struct{})
-	close(none)
-	return none
+	return route.Drained()
 }
 
 func (r *router) Cut(id uint64) {
 	if route := r.route(id); route != nil {
 		route.Cut()
 	}
+	r.direct.cut(id)
 }
 
 func (r *router) Close(id uint64) {
@@ -81,10 +103,41 @@ func (r *router) Close(id uint64) {
 	delete(r.routes, id)
 }
 
-func (r *router) Hold()                  { r.proxy.Hold() }
-func (r *router) Empty() <-chan struct{} { return r.proxy.Empty() }
-func (r *router) Resume()                { r.proxy.Resume() }
+// Hold steers to the relay once it takes nothing any more.
+func (r *router) Hold() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.holds++
+	r.proxy.Hold()
+	r.direct.steer(0)
+}
 
+// Resume lets new connections go on, and the relay take those that waited.
+func (r *router) Resume() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.holds = 0
+	if r.direct.has(r.to) {
+		r.direct.steer(r.to)
+	}
+	r.proxy.Resume()
+}
+
+// Empty comes after the Hold with which proxyd ends while its generations run on.
+// New connections need not wait for the next proxyd where the kernel gives them
+// to the current generation: only those that were held before go on being held.
+func (r *router) Empty() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.holds == 1 && r.direct.has(r.to) {
+		r.direct.steer(r.to)
+	}
+	return r.proxy.Empty()
+}
+
+// Counts of a generation on the direct path are those of its sockets; what the
+// relay carries to it is among them. What it accepted by itself, and the bytes,
+// nobody counts.
 func (r *router) Counts(id uint64) backend.Counts {
 	route := r.route(id)
 	if route == nil {
@@ -92,7 +145,7 @@ func (r *router) Counts(id uint64) backend.Counts {
 	}
 	c := route.Counts()
 	return backend.Counts{
-		InFlight: c.InFlight, Accepted: c.Accepted, ConnectFailures: c.ConnectFailures,
+		InFlight: max(c.InFlight, r.direct.inFlight(id)), Accepted: c.Accepted, ConnectFailures: c.ConnectFailures,
 		BytesFromClients: c.BytesFromClients, BytesToClients: c.BytesToClients,
 	}
 }

@@ -26,7 +26,10 @@ type execRun struct {
 	process *process.Process // nil where the start failed
 }
 
-var _ backend.Run = (*execRun)(nil)
+var (
+	_ backend.Run     = (*execRun)(nil)
+	_ backend.Reacher = (*execRun)(nil)
+)
 
 // listenNotify opens the socket on which the generation says that it is ready.
 func (r *execRun) listenNotify() error {
@@ -91,6 +94,11 @@ func (r *execRun) Clear() {
 
 // Waiting counts the connections in a queue that proxyd holds open.
 func (r *execRun) Waiting(listener string) (int, bool) { return r.kept.waiting(listener) }
+
+// Reach connects to this very generation where its address is everybody's.
+func (r *execRun) Reach(ctx context.Context, listener string) (net.Conn, bool, error) {
+	return r.driver.sockets.direct.reach(ctx, r.launch.ID, listener)
+}
 
 // Command runs a readiness command, with the generation's environment and its
 // placeholders.

@@ -21,7 +21,10 @@ type systemdRun struct {
 	notices chan backend.Notice
 }
 
-var _ backend.Run = (*systemdRun)(nil)
+var (
+	_ backend.Run     = (*systemdRun)(nil)
+	_ backend.Reacher = (*systemdRun)(nil)
+)
 
 // heed begins to hand on what the unit says of itself.
 func (r *systemdRun) heed() {
@@ -101,6 +104,11 @@ func (r *systemdRun) Clear() {
 	if err := r.unit.Clear(ctx); err != nil {
 		r.driver.log.Warn("cannot clear up after a generation", "generation", r.launch.ID, "unit", r.unit.Name(), "error", err)
 	}
+}
+
+// Reach connects to this very generation where its address is everybody's.
+func (r *systemdRun) Reach(ctx context.Context, listener string) (net.Conn, bool, error) {
+	return r.driver.sockets.direct.reach(ctx, r.launch.ID, listener)
 }
 
 func (r *systemdRun) Waiting(listener string) (int, bool) { return r.kept.waiting(listener) }

@@ -61,6 +61,7 @@ func (d *daemon) tellSystemd(ctx context.Context, stopping <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		}
+		d.direct.count()
 		st, err := d.supervisor.Status(ctx)
 		if err != nil {
 			return

@@ -14,12 +14,14 @@ import (
 type service struct {
 	supervisor *backend.Supervisor
 	listeners  []activation.Listener
+	direct     *directPath
 	reload     func(ctx context.Context, by string) error
 }
 
 var _ control.Service = (*service)(nil)
 
 func (s *service) Status(ctx context.Context) (control.Status, error) {
+	s.direct.count()
 	st, err := s.supervisor.Status(ctx)
 	if err != nil {
 		return control.Status{}, asControl(err)
@@ -29,9 +31,10 @@ func (s *service) Status(ctx context.Context) (control.Status, error) {
 		Current: st.Current, Previous: st.Previous, HeldUntil: timeOrNil(st.HeldUntil),
 		Listeners: []control.Listener{}, Generations: []control.Generation{},
 	}
-	for _, l := range s.listeners {
+	path, why := s.direct.of(st.Current)
+	for _, g := range groupsOf(s.listeners) {
 		out.Listeners = append(out.Listeners, control.Listener{
-			Name: l.Name, Address: textAddress(l.Addr), Path: "relay", Source: l.Source,
+			Name: g.name, Address: textAddress(g.address), Path: path, Reason: why, Source: g.members[0].Source,
 		})
 	}
 	for _, g := range st.Generations {
@@ -178,6 +181,7 @@ func (s *service) result(ctx context.Context, a backend.Answered, err error) (co
 		Generation: a.Gen, Release: a.Release, Previous: a.Outcome.Previous,
 		Switched: a.Switched, Started: a.Started, Message: a.Reason,
 	}
+	s.direct.count()
 	st, err := s.supervisor.Status(ctx)
 	if err != nil {
 		return r, nil // it was done all the same

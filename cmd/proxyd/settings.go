@@ -37,22 +37,14 @@ func readinessOf(c *Config) backend.Readiness {
 }
 
 // openListeners takes the sockets that systemd passes, or else opens those of
-// the config, and checks the config against what there is.
-// stored are the generations' sockets that an earlier proxyd left with systemd.
-func openListeners(c *Config) (listeners, stored []activation.Listener, err error) {
-	if err := buildable(c); err != nil {
-		return nil, nil, err
-	}
+// the config, and checks the config against what there is. stored are the generations' sockets that an earlier proxyd left with systemd.
+func openListeners(c *Config, runtimeDir string) (listeners, stored []activation.Listener, err error) {
 	if listeners, stored, err = activation.Inherited(); err != nil {
 		return nil, nil, err
 	}
 	if len(listeners) == 0 {
-		for _, l := range c.Listeners {
-			opened, err := activation.Listen(l.Name, l.Address)
-			if err != nil {
-				return nil, nil, errors.Join(err, closeOwn(listeners))
-			}
-			listeners = append(listeners, opened)
+		if listeners, err = openOwn(c, runtimeDir); err != nil {
+			return nil, nil, errors.Join(err, closeOwn(listeners))
 		}
 	}
 	if err := c.CheckListeners(listeners); err != nil {
@@ -82,13 +74,4 @@ func listenerNames(listeners []activation.Listener) []string {
 		}
 	}
 	return names
-}
-
-// buildable refuses what the config may say and this proxyd cannot do yet.
-func buildable(c *Config) error {
-	switch {
-	case c.Backend.Path == "direct":
-		return errors.New(`backend.path: "direct" is not built into this proxyd; leave it at "auto"`)
-	}
-	return nil
 }

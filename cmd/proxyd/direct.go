@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/proxy"
+)
+
+// The two paths, as status shows them, and the choice.
+const (
+	pathAuto   = "auto"
+	pathRelay  = "relay"
+	pathDirect = "direct"
+)
+
+// directPath decides which generation gets its clients straight from the kernel
+// and which through the relay, and remembers why.
+type directPath struct {
+	direct *proxy.Direct // nil: the listeners are not steered
+	why    string        // what keeps every new generation on the relay; empty: nothing
+	kept   []int         // descriptors that generations hold for the next proxyd
+	log    hclog.Logger
+
+	mu      sync.Mutex
+	reasons map[uint64]string // why a generation is on the relay
+}
+
+func newDirectPath(log hclog.Logger) *directPath {
+	return &directPath{reasons: map[uint64]string{}, log: log}
+}
+
+// openDirect makes the direct path of the listeners that d.proxy serves. Where
+// it cannot be, it says so in why, or, where the config insists, in the error.
+func (d *daemon) openDirect() error {
+	groups := groupsOf(d.listeners)
+	why, err := d.config.relayReason(groups)
+	if err != nil {
+		return err
+	}
+	d.direct.why = why
+	if len(groups[0].members) < 2 {
+		return nil
+	}
+	var steered []proxy.Group
+	var members []int
+	for _, g := range groups {
+		tcp, _ := g.address.(*net.TCPAddr)
+		fds := g.fds()
+		steered = append(steered, proxy.Group{Name: g.name, Address: tcp, Members: fds})
+		members = append(members, fds[1:]...)
+		if g.members[0].Source == activation.SourceProxyd {
+			d.direct.kept = append(d.direct.kept, fds...)
+		}
+	}
+	d.direct.direct, err = proxy.NewDirect(proxy.DirectConfig{Groups: steered, Proxy: d.proxy, Log: d.direct.log})
+	if err == nil {
+		return nil
+	}
+	if d.config.Backend.Path == pathDirect {
+		return fmt.Errorf("backend.path: \"direct\" cannot be: %w", err)
+	}
+	// The kernel spreads clients over all members, so the relay takes all.
+	d.direct.why = err.Error()
+	return d.proxy.Serve(true, members...)
+}
+
+// memberTime bounds the connects that prove a member's place.
+const memberTime = 10 * time.Second
+
+// lend gives a generation sockets of its own in the listeners' groups; nil where
+// it is to be served by the relay. They stay borrowed.
+func (p *directPath) lend(id uint64, config *Config) (handed []activation.Listener, member int) {
+	why := p.why
+	if p.direct != nil && config.BindsItself() { // what an earlier config has planned
+		why = reasonBinds
+	}
+	if p.direct != nil && why == "" {
+		ctx, cancel := context.WithTimeout(context.Background(), memberTime)
+		defer cancel()
+		member, fds, err := p.direct.Lend(ctx, id)
+		if err == nil {
+			p.note(id, "")
+			return p.listeners(fds), member
+		}
+		if why = err.Error(); errors.Is(err, proxy.ErrNoMember) {
+			why = proxy.ErrNoMember.Error()
+		}
+	}
+	if p.note(id, why) {
+		p.log.Info("served by the relay", "generation", id, "reason", why)
+	}
+	return nil, 0
+}
+
+// note remembers the reason of a generation, and says whether it is a new one.
+func (p *directPath) note(id uint64, why string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was, known := p.reasons[id]
+	p.reasons[id] = why
+	return !known || was != why
+}
+
+// keep is lend for a generation that has its member from an earlier proxyd.
+func (p *directPath) keep(id uint64, member int) ([]activation.Listener, error) {
+	if p.direct == nil {
+		return nil, fmt.Errorf("generation %d has sockets of the listeners' own group, which is steered no more: %s", id, p.why)
+	}
+	fds, err := p.direct.Keep(id, member)
+	if err != nil {
+		return nil, err
+	}
+	p.note(id, "")
+	return p.listeners(fds), nil
+}
+
+func (p *directPath) listeners(fds []int) (list []activation.Listener) {
+	for i, name := range p.direct.Names() {
+		list = append(list, activation.Listener{Name: name, FD: fds[i], Addr: p.direct.Reach(name)})
+	}
+	return list
+}
+
+// address gives the address at which a listener with a group is reached; without
+// one it is no address that anybody listens on.
+func (p *directPath) address(listener string) net.Addr {
+	if p.direct == nil {
+		return &net.TCPAddr{}
+	}
+	return p.direct.Reach(listener)
+}
+
+// release takes back what was lent.
+func (p *directPath) release(id uint64) {
+	p.mu.Lock()
+	delete(p.reasons, id)
+	p.mu.Unlock()
+	if p.direct != nil {
+		p.direct.Return(id)
+	}
+}
+
+// reach connects to a generation that has a member; ok is false for any other.
+func (p *directPath) reach(ctx context.Context, id uint64, listener string) (conn net.Conn, ok bool, err error) {
+	if !p.has(id) {
+		return nil, false, nil
+	}
+	conn, err = p.direct.Dial(ctx, id, listener)
+	return conn, true, err
+}
+
+// has says whether the kernel gives a generation its clients.
+func (p *directPath) has(id uint64) bool { return p.direct != nil && p.direct.Has(id) }
+
+// of gives the path of a generation, and why it is the relay.
+func (p *directPath) of(id uint64) (path, why string) {
+	if p.has(id) {
+		return pathDirect, ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if why, ok := p.reasons[id]; ok {
+		return pathRelay, why
+	}
+	return pathRelay, p.why
+}
+
+func (p *directPath) close() {
+	if p.direct != nil {
+		p.direct.Close()
+	}
+}
+
+// steer sends new connections to a generation, or with 0 to the relay. A change
+// that the kernel refuses, for want of memory, is tried again: until it is made
+// new connections go where they went.
+func (p *directPath) steer(id uint64) {
+	if p.direct == nil {
+		return
+	}
+	pause := time.Millisecond
+	for {
+		err := p.direct.Steer(id)
+		if err == nil {
+			return
+		}
+		if errors.Is(err, proxy.ErrNoMember) {
+			p.log.Error("cannot steer new connections", "generation", id, "error", err)
+			return
+		}
+		p.log.Error("cannot steer new connections, trying again", "generation", id, "error", err)
+		time.Sleep(pause)
+		pause = min(2*pause, time.Second)
+	}
+}
+
+// cut ends the connections of a generation, as far as that is permitted.
+func (p *directPath) cut(id uint64) {
+	if !p.has(id) {
+		return
+	}
+	if err := p.direct.Cut(id); err != nil {
+		p.log.Warn("cannot cut connections, they end with the processes", "generation", id, "error", err)
+	}
+}
+
+// inFlight gives the connections of a generation as they were last counted; 0
+// where it has no member.
+func (p *directPath) inFlight(id uint64) uint64 {
+	if !p.has(id) {
+		return 0
+	}
+	return p.direct.InFlight(id)
+}
+
+// count brings the counts up to date. It is not done by the supervisor, who must
+// not wait for it.
+func (p *directPath) count() {
+	if p.direct == nil {
+		return
+	}
+	if err := p.direct.Count(); err != nil {
+		p.log.Warn("cannot count connections", "error", err)
+	}
+}
