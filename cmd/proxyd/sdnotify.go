@@ -40,6 +40,7 @@ func (d *daemon) tellSystemd(ctx context.Context, stopping <-chan struct{}) {
 	patience := time.Now().Add(c.Ready.Deadline.D() + margin) // for the first generation
 	var said string
 	var watch watchdog
+	d.tell(systemd.Extend(3 * every))
 	for {
 		select {
 		case _, ok := <-events:

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,28 +48,57 @@ func TestWhatSystemdIsTold(t *testing.T) {
 			return ""
 		}
 	}
-	for s := next(); s != "WATCHDOG=1"; s = next() {
-		if s == "READY=1" {
-			t.Fatal("READY=1 before the first generation is ready")
+	var seen []string
+	awaitSaid := func(prefix string) string {
+		t.Helper()
+		for {
+			s := next()
+			seen = append(seen, s)
+			if strings.HasPrefix(s, prefix) {
+				return s
+			}
 		}
 	}
+	for range 3 { // a start that takes longer than systemd would wait
+		awaitSaid("EXTEND_TIMEOUT_USEC=150000")
+		awaitSaid("WATCHDOG=1")
+	}
+	if strings.Contains(strings.Join(seen, "\n"), "READY=1") {
+		t.Fatal("READY=1 before the first generation is ready")
+	}
 	touch(t, gate)
-	var seen []string
+	seen = nil
 	for !strings.Contains(strings.Join(seen, "\n"), "STATUS=serving: generation 1 (v1)") {
 		seen = append(seen, next())
 	}
 	if !strings.Contains(strings.Join(seen, "\n"), "READY=1") {
 		t.Fatalf("no READY=1 among %q", seen)
 	}
+	seen = nil
+	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if _, usec, ok := strings.Cut(awaitSaid("RELOADING=1"), "\nMONOTONIC_USEC="); !ok || usec == "" || strings.Trim(usec, "0123456789") != "" {
+		t.Errorf("the reload began with %q", seen)
+	}
+	awaitSaid("READY=1")
+	awaitSaid("WATCHDOG=1")
+	for _, s := range seen {
+		if strings.HasPrefix(s, "EXTEND") {
+			t.Errorf("it asks for more time though it takes none: %q", seen)
+		}
+	}
+	down := startDrip(t, d.address, 1_000_000, "v1")
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	awaitSaid("STOPPING=1")
+	for range 3 { // as long as the download goes on
+		awaitSaid("EXTEND_TIMEOUT_USEC=150000")
+	}
+	time.AfterFunc(2*sameWish, func() { _ = d.cmd.Process.Signal(syscall.SIGTERM) }) // enough of it
+	<-down.ended
 	d.stop()
-	conn.Close()
-	var last []string
-	for s := range said {
-		last = append(last, s)
-	}
-	if !strings.Contains(strings.Join(last, "\n"), "STOPPING=1") {
-		t.Fatalf("no STOPPING=1 among %q", last)
-	}
 }
 
 func TestWatchdogPause(t *testing.T) {
