@@ -71,6 +71,9 @@ answers() { for _ in $(seq 3000); do proxyctl -s web status >/dev/null 2>&1 && r
 	dir := shortTempDir(t)
 	for _, block := range readme(t, "toml") {
 		name, _, _ := strings.Cut(strings.TrimPrefix(block, "# "), "\n")
+		if strings.Contains(name, "/") {
+			continue // of the steps under systemd, which systemd/trial takes
+		}
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
