@@ -55,6 +55,8 @@ type (
 	// Route sends new connections to Gen, or with 0 lets them wait in the
 	// listener's queue. It changes nothing that is durable.
 	Route struct{ Gen uint64 }
+	// Seal takes no new clients any more. Those that were taken go on.
+	Seal struct{}
 	// WatchDrain asks for a Drained with this Serial.
 	WatchDrain struct{ Gen, Serial uint64 }
 	// Cut ends every connection in flight on the generation.
@@ -97,6 +99,7 @@ type (
 )
 
 func (Save) action()        {}
+func (Seal) action()        {}
 func (Start) action()       {}
 func (CancelStart) action() {}
 func (Prove) action()       {}

@@ -30,6 +30,8 @@ func (s *Supervisor) do(a Action) Event {
 	case Route:
 		s.cfg.Router.Switch(a.Gen)
 		s.served = s.served || a.Gen != 0
+	case Seal:
+		s.cfg.Router.Seal()
 	case WatchDrain:
 		s.watchDrain(a)
 	case Cut:

@@ -16,6 +16,7 @@ type fakeRouter struct {
 	drains   map[uint64][]chan struct{}
 	cuts     []uint64
 	held     bool
+	sealed   bool
 	empty    chan struct{} // closed and nil when it is
 	refuse   uint64        // Open fails for this one
 }
@@ -44,10 +45,19 @@ func (r *fakeRouter) Switch(id uint64) {
 	r.settle()
 }
 
+func (r *fakeRouter) Seal() { r.seal(true) }
+
+func (r *fakeRouter) seal(sealed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sealed = sealed
+	r.settle()
+}
+
 // settle closes the channels of what has drained. The caller holds r.mu.
 func (r *fakeRouter) settle() {
 	for id, waiting := range r.drains {
-		if id != r.to && r.inFlight[id] == 0 {
+		if (id != r.to || r.sealed) && r.inFlight[id] == 0 {
 			for _, c := range waiting {
 				close(c)
 			}
@@ -123,6 +133,12 @@ func (r *fakeRouter) routed() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.to
+}
+
+func (r *fakeRouter) isSealed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sealed
 }
 
 func (r *fakeRouter) isHeld() bool {

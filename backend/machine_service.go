@@ -58,7 +58,7 @@ func (m *Machine) shutdownRequested() {
 		return
 	}
 	m.closing = true
-	m.emit(Hold{}, Route{Gen: 0})
+	m.emit(Seal{})
 	m.supersedeOp()
 	for _, g := range m.sorted() {
 		switch g.state {
@@ -99,7 +99,7 @@ func (m *Machine) leaveRequested() {
 		return
 	}
 	m.leaving = true
-	m.emit(Hold{}) // what was accepted before still gets to its generation
+	m.emit(Seal{})
 	m.supersedeOp()
 	for _, g := range m.sorted() {
 		switch g.process {

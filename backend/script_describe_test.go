@@ -24,6 +24,8 @@ func describe(a Action) string {
 			return fmt.Sprintf("switch %d, strict", a.Gen)
 		}
 		return fmt.Sprintf("switch %d", a.Gen)
+	case Seal:
+		return "seal"
 	case Route:
 		return fmt.Sprintf("route %d", a.Gen)
 	case WatchDrain:

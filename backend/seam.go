@@ -113,9 +113,12 @@ type Router interface {
 	Cut(id uint64)
 	// Close forgets the generation; its counts are of no interest any more.
 	Close(id uint64)
+	// Seal takes no new clients any more, for proxyd ends. Those that were taken
+	// go on, to where they were to go.
+	Seal()
 	Hold()
 	Resume()
-	// Empty gives a channel that is closed once, after a Hold, no connection is
+	// Empty gives a channel that is closed once, after a Seal, no connection is
 	// left that would end with proxyd.
 	Empty() <-chan struct{}
 	Counts(id uint64) Counts

@@ -20,7 +20,7 @@ func TestSupervisorLeavesItsGenerations(t *testing.T) {
 		r.cancel()
 		wait(10 * time.Second)
 		r.wantRouted(2) // what was accepted just now gets there
-		if !r.router.isHeld() {
+		if !r.router.isSealed() {
 			t.Error("new connections are taken")
 		}
 		if a, err := r.Promote(t.Context(), "ann", 0, "v3", 0); err != nil || a.Verdict != Refused {
@@ -34,7 +34,7 @@ func TestSupervisorLeavesItsGenerations(t *testing.T) {
 		if r.router.wasCut(2) {
 			t.Error("cut, though it drained in time")
 		}
-		r.router.hold(false) // a new proxyd's does not
+		r.router.seal(false) // a new proxyd's does not
 		r.start()
 		r.wantRouted(2)
 		r.wantState(2, Current)

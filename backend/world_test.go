@@ -144,6 +144,8 @@ func (w *world) do(a Action) Event {
 		w.proving[a.Gen] = false
 	case Switch:
 		return w.switchTo(a)
+	case Seal:
+		w.routed = 0
 	case Route:
 		w.routed = a.Gen
 	case WatchDrain:

@@ -19,7 +19,7 @@ const (
 func (l *loop) listen() {
 	p := l.proxy
 	want := uint64(0)
-	if p.route.Load() != nil && !p.held.Load() && !l.full.Load() && !l.resting {
+	if p.taking.Load() && !p.held.Load() && !l.full.Load() && !l.resting {
 		want = p.open.Load()
 	}
 	change := want ^ l.listening

@@ -44,7 +44,7 @@ type empty struct {
 
 // Empty gives a channel that is closed once no client is left: none is served,
 // and none that was accepted waits for its backend. It is for the end, after a
-// Hold, for otherwise the next may be accepted already.
+// Seal, for otherwise the next may be accepted already.
 func (p *Proxy) Empty() <-chan struct{} {
 	e := &empty{reached: make(chan struct{})}
 	if !p.empty.CompareAndSwap(nil, e) {

@@ -105,6 +105,7 @@ type Proxy struct {
 
 	mu      sync.Mutex // one change of route at a time
 	route   atomic.Pointer[Route]
+	taking  atomic.Bool // there is somebody to take clients for
 	held    atomic.Bool
 	live    atomic.Int64
 	open    atomic.Uint64 // listeners that clients are taken from, by index
@@ -201,11 +202,41 @@ func (p *Proxy) Switch(r *Route) {
 	defer p.mu.Unlock()
 	if r != nil {
 		r.setQuiet(false)
+	} else { // first, so that nobody is accepted for nothing
+		p.take(false)
 	}
 	old := p.route.Swap(r)
-	p.command(command{what: look})
+	p.take(r != nil)
 	if old != nil && old != r {
 		old.setQuiet(true)
+	}
+}
+
+// Seal takes no new clients until the next Switch, for a proxyd that ends. Unlike
+// Switch(nil) it leaves the route to those who were accepted and are not
+// connected yet. When it returns, the route's in-flight count can only fall.
+func (p *Proxy) Seal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.take(false)
+	if r := p.route.Load(); r != nil {
+		r.setQuiet(true)
+	}
+}
+
+// take starts or stops accepting in every loop, and has each see the route.
+func (p *Proxy) take(on bool) {
+	p.taking.Store(on)
+	p.see(on)
+}
+
+// see has every loop see what was changed.
+func (p *Proxy) see(taking bool) {
+	p.command(command{what: look})
+	if !taking {
+		// A loop may have given one that it accepted to another before it looked:
+		// that one has taken it now.
+		p.command(command{what: look})
 	}
 }
 
@@ -249,12 +280,7 @@ func (p *Proxy) hold(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held.Store(on)
-	p.command(command{what: look})
-	if on {
-		// A loop may have given one that it accepted to another before it looked:
-		// that one has taken it now.
-		p.command(command{what: look})
-	}
+	p.see(!on)
 }
 
 // command has every loop do something and waits for all of them.

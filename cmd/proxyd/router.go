@@ -21,7 +21,7 @@ type router struct {
 	mu     sync.Mutex // one change at a time
 	routes map[uint64]*openRoute
 	to     uint64 // what new connections go to once nothing is held
-	holds  int    // since the last Resume
+	held   bool
 }
 
 type openRoute struct {
@@ -68,7 +68,7 @@ func (r *router) Switch(id uint64) {
 		r.direct.steer(0)
 		return
 	}
-	if r.direct.has(id) && r.holds == 0 {
+	if r.direct.has(id) && !r.held {
 		r.direct.steer(id)
 		r.proxy.Switch(route.Route)
 		return
@@ -103,11 +103,19 @@ func (r *router) Close(id uint64) {
 	delete(r.routes, id)
 }
 
+// Seal steers to the relay once it takes nothing any more.
+func (r *router) Seal() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.proxy.Seal()
+	r.direct.steer(0)
+}
+
 // Hold steers to the relay once it takes nothing any more.
 func (r *router) Hold() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.holds++
+	r.held = true
 	r.proxy.Hold()
 	r.direct.steer(0)
 }
@@ -116,20 +124,20 @@ func (r *router) Hold() {
 func (r *router) Resume() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.holds = 0
+	r.held = false
 	if r.direct.has(r.to) {
 		r.direct.steer(r.to)
 	}
 	r.proxy.Resume()
 }
 
-// Empty comes after the Hold with which proxyd ends while its generations run on.
+// Empty comes after the Seal with which proxyd ends while its generations run on.
 // New connections need not wait for the next proxyd where the kernel gives them
 // to the current generation: only those that were held before go on being held.
 func (r *router) Empty() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.holds == 1 && r.direct.has(r.to) {
+	if !r.held && r.direct.has(r.to) {
 		r.direct.steer(r.to)
 	}
 	return r.proxy.Empty()
