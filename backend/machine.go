@@ -23,7 +23,7 @@ const (
 
 // Policy holds the times and bounds that the Machine decides by. A Duration of
 // zero switches the thing off that it is for: no drain deadline, no standby, no
-// probation.
+// probation, no time to end before KILL.
 type Policy struct {
 	ReadyDeadline time.Duration // from the start to proven ready
 	Probation     time.Duration // after a promote, a death reverts it

@@ -1,6 +1,9 @@
 package backend
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 func (m *Machine) watchDrain(g *generation) {
 	m.serial++
@@ -84,17 +87,26 @@ func (m *Machine) stop(g *generation, final State, by, why string) {
 	m.end(g)
 }
 
-// end sends the stop signal; KILL follows when the stop timeout is over.
+// end sends the stop signal; KILL follows when the stop timeout is over, and at
+// once where there is none.
 func (m *Machine) end(g *generation) {
 	g.process = processEnding
+	if m.policy.StopTimeout == 0 {
+		m.kill(g, "it gets no time to end (stop.timeout)")
+		return
+	}
 	m.emit(Stop{Gen: g.id})
 	m.setTimer(g.id, TimerStop, Delay{After: m.policy.StopTimeout})
 }
 
+// killAgain is how long a KILL gets at least before the next one: it may have
+// gone to a process that was forking.
+const killAgain = time.Second
+
 func (m *Machine) kill(g *generation, why string) {
 	m.record(WhatKilled, g, "", why)
 	m.emit(Kill{Gen: g.id})
-	m.setTimer(g.id, TimerStop, Delay{After: m.policy.StopTimeout})
+	m.setTimer(g.id, TimerStop, Delay{After: max(m.policy.StopTimeout, killAgain)})
 }
 
 // ended: g has no process and will not get one by itself.
@@ -194,7 +206,11 @@ func (m *Machine) timerFired(e TimerFired) {
 			m.stop(g, Stopped, "", fmt.Sprintf("stood by for %s", m.policy.KeepPrevious))
 		}
 	case TimerStop:
-		if g.running() {
+		switch {
+		case !g.running():
+		case m.policy.StopTimeout == 0:
+			m.kill(g, "did not end by KILL")
+		default:
 			m.kill(g, fmt.Sprintf("did not end within %s of the stop signal", m.policy.StopTimeout))
 		}
 	case TimerProbation:

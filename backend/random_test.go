@@ -61,7 +61,7 @@ func randomPolicy(t *rapid.T) Policy {
 		return 0
 	}
 	return Policy{
-		ReadyDeadline: time.Second, StopTimeout: time.Second, ShutdownDrain: time.Second,
+		ReadyDeadline: time.Second, StopTimeout: orZero("stop", time.Second), ShutdownDrain: orZero("shutdown", time.Second),
 		Probation: orZero("probation", time.Second), DrainDeadline: orZero("drain", time.Second),
 		KeepPrevious: orZero("keep", time.Second),
 		MaxDraining:  rapid.IntRange(0, 2).Draw(t, "max draining"), KeepRecords: rapid.IntRange(1, 3).Draw(t, "records"),

@@ -124,8 +124,10 @@ func checkTimes(p Policy, r Readiness) error {
 	switch {
 	case r.Timeout <= 0 || r.Interval <= 0:
 		return errors.New("ready.timeout and ready.interval must be over zero")
-	case p.ReadyDeadline <= 0 || p.StopTimeout <= 0:
-		return errors.New("ready.deadline and stop.timeout must be over zero")
+	case p.ReadyDeadline <= 0:
+		return errors.New("ready.deadline must be over zero")
+	case p.StopTimeout < 0:
+		return errors.New("stop.timeout must not be below zero")
 	}
 	return nil
 }

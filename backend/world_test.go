@@ -153,6 +153,8 @@ func (w *world) do(a Action) Event {
 		w.lastDrain[a.Gen] = a.Serial
 	case Stop:
 		w.asked[a.Gen] = true
+	case Kill:
+		w.asked[a.Gen] = true
 	case SetTimer:
 		w.disarm(timerKey{a.Gen, a.Kind})
 		w.armed[timerKey{a.Gen, a.Kind}] = a.Serial

@@ -101,18 +101,26 @@ func TestACurrentGenerationThatDiesIsStartedAgainAndClientsWait(t *testing.T) {
 }
 
 func TestAStubbornGenerationIsKilled(t *testing.T) {
-	d := newDaemon(t, setup{command: scripted(t, "stubborn", "serve"), toml: "[stop]\ntimeout = \"1s\"\n"})
-	d.startServing()
-	pid := d.generation(1).PID
-	d.mustCtl("promote", "v2")
-	d.awaitGeneration(1, "standby")
-	d.mustCtl("retire")
-	d.awaitGeneration(1, "stopped")
-	if err := syscall.Kill(pid, 0); err == nil {
-		t.Fatal("its process is still there")
-	}
-	if h := d.mustCtl("history"); !strings.Contains(h, "killed") {
-		t.Fatalf("history does not tell of the kill:\n%s", h)
+	for _, timeout := range []string{"1s", "0s"} {
+		t.Run(timeout, func(t *testing.T) {
+			s := setup{command: scripted(t, "stubborn", "serve"), toml: fmt.Sprintf("[stop]\ntimeout = %q\n", timeout)}
+			d := newDaemon(t, s)
+			if code, out := runProxyd(t, d.dir, "check", "--config", d.config); code != 0 {
+				t.Fatalf("check: exit %d\n%s", code, out)
+			}
+			d.startServing()
+			pid := d.generation(1).PID
+			d.mustCtl("promote", "v2")
+			d.awaitGeneration(1, "standby")
+			d.mustCtl("retire")
+			d.awaitGeneration(1, "stopped")
+			if err := syscall.Kill(pid, 0); err == nil {
+				t.Fatal("its process is still there")
+			}
+			if h := d.mustCtl("history"); strings.Count(h, "killed") != 1 {
+				t.Fatalf("history does not tell of one kill:\n%s", h)
+			}
+		})
 	}
 }
 
