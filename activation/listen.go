@@ -79,14 +79,21 @@ func listen(name string, addr net.Addr, flags int, mode uint32) (Listener, error
 }
 
 func listenTCP(name string, addr *net.TCPAddr, flags int) (Listener, error) {
-	fd, err := bindTCP(addr, flags, true)
-	if errors.Is(err, unix.EAFNOSUPPORT) && len(addr.IP) == 0 { // a host without IPv6
-		fd, err = bindTCP(&net.TCPAddr{IP: net.IPv4zero, Port: addr.Port}, flags, true)
-	}
+	fd, err := bindAny(addr, flags, true)
 	if err != nil {
 		return Listener{}, err
 	}
 	return started(name, fd, socketFile{})
+}
+
+// bindAny is bindTCP where an address of no family means IPv4 alone on a host
+// without IPv6.
+func bindAny(addr *net.TCPAddr, flags int, reuse bool) (int, error) {
+	fd, err := bindTCP(addr, flags, reuse)
+	if errors.Is(err, unix.EAFNOSUPPORT) && len(addr.IP) == 0 {
+		fd, err = bindTCP(&net.TCPAddr{IP: net.IPv4zero, Port: addr.Port}, flags, reuse)
+	}
+	return fd, err
 }
 
 // bindTCP gives a descriptor that is bound to addr and does not listen yet.

@@ -52,36 +52,45 @@ func bindUnix(path string, kind int, mode uint32) (int, socketFile, error) {
 	return fd, file, nil
 }
 
-// removeStale removes the socket at path if a connect to it is refused: the file
-// outlives the process that bound it (unix(7)), and then nobody can ever listen
-// on it again. Whatever else is there stays.
+// removeStale removes the socket at path if nobody listens on it any more.
+// Whatever else is there stays.
 func removeStale(path string, kind int) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if stale, err := isStale(path, kind); err != nil || !stale {
 		return err
 	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove stale socket: %w", err)
+	}
+	return nil
+}
+
+// isStale says whether there is a socket at path to which a connect is refused:
+// the file outlives the process that bound it (unix(7)), and then nobody can ever
+// listen on it again. Anything else that is there is an error.
+func isStale(path string, kind int) (bool, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return ErrNoSocket
+		return false, ErrNoSocket
 	}
 	probe, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("open socket: %w", err)
+		return false, fmt.Errorf("open socket: %w", err)
 	}
 	defer unix.Close(probe)
 	switch err := unix.Connect(probe, &unix.SockaddrUnix{Name: path}); {
 	case errors.Is(err, unix.ECONNREFUSED):
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove stale socket: %w", err)
-		}
-		return nil
+		return true, nil
 	case errors.Is(err, unix.ENOENT):
-		return nil
+		return false, nil
 	case err == nil, errors.Is(err, unix.EAGAIN): // EAGAIN: its queue is full
-		return ErrInUse
+		return false, ErrInUse
 	default: // not allowed to connect, a socket of another type, ...: not ours to remove
-		return fmt.Errorf("%w: %w", ErrInUse, err)
+		return false, fmt.Errorf("%w: %w", ErrInUse, err)
 	}
 }

@@ -1,32 +1,46 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed8fae2174/proxyd/backend"
 )
 
+// checking is one run of `proxyd check`: what is not wrong and still worth
+// knowing is said on w.
+type checking struct {
+	*daemon
+	w io.Writer
+}
+
+func (c *checking) say(kind, format string, a ...any) {
+	fmt.Fprintf(c.w, "%s: %s\n", kind, fmt.Sprintf(format, a...))
+}
+
 // check tests everything short of serving and says what is wrong, all of it.
-func (o *options) check(w io.Writer) error {
+// Notes and warnings, which are no reason to fail, go to notes.
+func (o *options) check(ctx context.Context, w, notes io.Writer) error {
 	d, err := o.daemon(io.Discard, io.Discard)
 	if err != nil {
 		return err
 	}
+	c := &checking{d, notes}
+	release, stateErr := c.checkState()
 	err = errors.Join(
-		d.checkDirs(),
-		d.checkSockets(),
-		d.checkState(),
-		d.checkCommand(),
+		c.checkDirs(),
+		c.checkSockets(),
+		c.checkAddresses(ctx),
+		stateErr,
+		c.checkPrograms(release),
 	)
 	if err != nil {
 		return err
@@ -40,9 +54,9 @@ func (o *options) check(w io.Writer) error {
 }
 
 // checkDirs looks whether the directories are there, or could be made.
-func (d *daemon) checkDirs() error {
+func (c *checking) checkDirs() error {
 	var errs []error
-	for _, dir := range []string{d.runtimeDir, d.stateDir} {
+	for _, dir := range []string{c.runtimeDir, c.stateDir} {
 		for {
 			info, err := os.Stat(dir)
 			if errors.Is(err, fs.ErrNotExist) && dir != "/" {
@@ -68,11 +82,8 @@ func (d *daemon) checkDirs() error {
 
 // checkSockets checks that the paths of the sockets fit in a unix address, also
 // those of a generation with a high number.
-func (d *daemon) checkSockets() error {
-	if os.Getenv("LISTEN_FDS") == "" && len(d.config.Listeners) == 0 {
-		return errors.New("check listeners: there is none; start proxyd from a .socket unit, or give --listen ADDRESS or a [[listener]]")
-	}
-	return socketPathsFit(d.runtimeDir, d.config.listenerNames())
+func (c *checking) checkSockets() error {
+	return socketPathsFit(c.runtimeDir, c.config.listenerNames())
 }
 
 // highGeneration stands for any that a service will reach.
@@ -95,32 +106,19 @@ func socketPathsFit(dir string, listeners []string) error {
 	return nil
 }
 
-// checkState reads the durable state, without changing it.
-func (d *daemon) checkState() error {
-	_, _, _, _, err := backend.OpenStore(d.stateDir, d.runtimeDir)
-	return err
-}
-
-// checkCommand looks whether the first generation's program is there.
-func (d *daemon) checkCommand() error {
-	if d.config.Backend.Driver != "exec" {
-		return nil
+// checkState reads the durable state, without changing it. It gives the release
+// that is started next where nothing else is said: the current one, else the
+// config's.
+func (c *checking) checkState() (release string, err error) {
+	release = c.config.Backend.Release
+	_, d, _, notes, err := backend.OpenStore(c.stateDir, c.runtimeDir)
+	for _, n := range notes {
+		c.say("warning", "a copy of the state is passed over: %s", n)
 	}
-	values := map[string]string{"release": d.config.Backend.Release, "generation": "1"}
-	program, err := Expand(d.config.Backend.Command[:1], values)
-	if err != nil {
-		return nil // it names an address, so it cannot be known yet
-	}
-	path := program[0]
-	if strings.Contains(path, "/") && !filepath.IsAbs(path) {
-		dir, err := Expand([]string{d.config.Backend.Dir}, values)
-		if err != nil {
-			return nil
+	for _, g := range d.Generations {
+		if g.ID == d.Current {
+			release = g.Release
 		}
-		path = filepath.Join(dir[0], path)
 	}
-	if _, err := exec.LookPath(path); err != nil && !errors.Is(err, exec.ErrDot) {
-		return fmt.Errorf("check command: %w", err)
-	}
-	return nil
+	return release, err
 }

@@ -66,15 +66,19 @@ func newCommand() *cobra.Command {
 		Use:   "check [flags] [-- COMMAND ARG...]",
 		Short: "Test everything short of serving (nginx -t)",
 		Long: `Check reads the config and tests everything short of serving: its rules, the
-directories, the command, the addresses, the durable state. It exits with 0 or 1
-and names file, line and key of what is wrong. It starts and changes nothing.`,
+directories, the programs, the addresses, the durable state. It exits with 0 or 1
+and names file, line and key of what is wrong. It starts and changes nothing, and
+may be run beside the proxyd that runs the service.
+
+What only the running proxyd's own user, PATH or directory would tell is told for
+those of the check: run it as that user.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyAfterDash(cmd, args); err != nil {
 				return err
 			}
 			o.flags.Command = args
-			return o.check(cmd.OutOrStdout())
+			return o.check(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	for _, c := range []*cobra.Command{root, check} {

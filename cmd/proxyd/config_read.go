@@ -77,6 +77,13 @@ func (c *Config) wrong(key, message, hint string) {
 	c.problems = append(c.problems, c.places.problem(key, message, hint))
 }
 
+// takeProblems gives what was found to be wrong since, as an error, and forgets it.
+func (c *Config) takeProblems() error {
+	found := c.problems
+	c.problems = nil
+	return found.orNil()
+}
+
 // table fills the fields of v from a TOML table.
 func (c *Config) table(at string, table map[string]any, v reflect.Value) {
 	fields := map[string]reflect.Value{}
