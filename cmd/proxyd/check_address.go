@@ -39,6 +39,9 @@ func (c *checking) checkAddresses(ctx context.Context) error {
 			case running.there && running.err != nil:
 				c.say("note", "%s is in use, perhaps by the proxyd that runs this service: %v", l.Address, running.err)
 				continue
+			case c.leftOver(l):
+				c.say("note", "%s is held by generations of a proxyd that is gone, from which the next takes it over", l.Address)
+				continue
 			}
 		}
 		if err != nil {
@@ -46,6 +49,17 @@ func (c *checking) checkAddresses(ctx context.Context) error {
 		}
 	}
 	return c.config.takeProblems()
+}
+
+// leftOver tells whether the generations of a proxyd that was killed hold the
+// sockets of l, so that the next proxyd finds them there.
+func (c *checking) leftOver(l ListenerConfig) bool {
+	known, err := readGroups(c.runtimeDir)
+	if err != nil {
+		return false
+	}
+	found, err := recoverOwn(l, known)
+	return closeOwn(found) == nil && err == nil && len(found) > 0
 }
 
 func addressHint(err error) string {

@@ -209,6 +209,21 @@ func TestCheckBesideARunningProxyd(t *testing.T) {
 	}
 	d.mustAnswer("v1")
 	other.mustAnswer("v1")
+	if os.Getenv(pathVar) == pathRelay {
+		return
+	}
+	// Killed, it leaves its group of sockets to its generation.
+	d.kill9()
+	code, out = runProxyd(t, d.dir, "check", "--config", d.config)
+	if code != 0 || !strings.Contains(out, "note: "+d.address+" is held by generations") {
+		t.Errorf("after it was killed: exit %d\n%s", code, out)
+	}
+	code, out = runProxyd(t, shortTempDir(t), "check", "--config", d.config)
+	if code != 1 || !strings.Contains(out, d.address+": somebody listens there already") {
+		t.Errorf("to another service: exit %d\n%s", code, out)
+	}
+	d.startServing()
+	d.mustAnswer("v1")
 }
 
 func TestCheckTellsOfTheState(t *testing.T) {
