@@ -115,7 +115,7 @@ func (l *loop) admit(fd int32, listener int) {
 	s := &c.side[client]
 	s.fd = fd
 	if l.proxy.isTCP[listener] {
-		s.flags = isTCP
+		s.flags = isTCP | l.proxy.paced
 	} else {
 		// A unix client that passes descriptors makes a read stop short.
 		s.flags = exhaust

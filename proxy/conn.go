@@ -36,6 +36,7 @@ const (
 	fin            // the peer ended its stream in order: a short read was the last
 	nagle          // TCP_NODELAY is not set yet
 	written        // something was
+	paced          // see local.go
 )
 
 // side is one socket of a connection.

@@ -201,6 +201,8 @@ func (k *fake) arm(fd int32, _ key) {
 
 func (k *fake) nodelay(fd int32) { k.socket(fd) }
 
+func (k *fake) unpace(fd int32) { k.socket(fd) }
+
 func (k *fake) finish(fd int32) syscall.Errno {
 	s := k.socket(fd)
 	if s.outEnd != open {

@@ -101,6 +101,7 @@ type Proxy struct {
 	userTimeout     time.Duration
 	sweep           int64 // ns between two looks for idle connections; 0: never
 	ephemeral       [2]int
+	paced           flags // of TCP sockets: paced, or none
 	limit           int64
 
 	mu      sync.Mutex // one change of route at a time
@@ -134,6 +135,7 @@ func New(cfg Config) (*Proxy, error) {
 		p.log = hclog.NewNullLogger()
 	}
 	p.ephemeral = ephemeralPorts()
+	p.paced = pacedByDefault()
 	p.sweep = sweepEvery(p.idle, p.halfClose)
 	for _, l := range cfg.Listeners {
 		tcp, err := true, error(nil)

@@ -27,6 +27,7 @@ type pump struct {
 	now    int64  // nanoseconds, set once a turn
 	tick   uint32 // milliseconds, set once a turn where idle connections end
 	timers timers
+	upload bool  // a stream went to a backend
 	again  []key // connections that had more to do when their turn was over
 	store
 
@@ -277,6 +278,7 @@ func (p *pump) spliced(c *conn, from int) bool {
 		src.flags &^= stream
 	}
 	p.undelay(dst)
+	p.unpace(dst, from)
 	for n > 0 {
 		m, errno := p.sys.splice(p.pipe.r, dst.fd, n)
 		if errno == unix.EINTR {

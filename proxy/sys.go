@@ -23,6 +23,8 @@ type kernel interface {
 	send(fd int32, b []byte, more bool) (int, syscall.Errno)
 	// nodelay sets TCP_NODELAY, see tcp(7).
 	nodelay(fd int32)
+	// unpace takes the pacing from a connection within this machine.
+	unpace(fd int32)
 	// splice moves bytes between a socket and a pipe: splice(2). Never with
 	// SPLICE_F_MORE: it holds the last bytes back for 200 ms.
 	splice(from, to int32, n int) (int, syscall.Errno)
