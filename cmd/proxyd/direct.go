@@ -100,6 +100,16 @@ func (p *directPath) lend(id uint64, config *Config) (handed []activation.Listen
 	return nil, 0
 }
 
+// relayed notes that an adopted generation is on the relay.
+func (p *directPath) relayed(id uint64, config *Config) {
+	switch {
+	case config.BindsItself():
+		p.note(id, reasonBinds)
+	case p.direct != nil && p.why == "":
+		p.note(id, "it was started on the relay")
+	}
+}
+
 // note remembers the reason of a generation, and says whether it is a new one.
 func (p *directPath) note(id uint64, why string) bool {
 	p.mu.Lock()

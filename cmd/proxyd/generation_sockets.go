@@ -237,6 +237,7 @@ func (s *generationSockets) foundSockets(id uint64) (addresses map[string]string
 // gets new ones.
 func (s *generationSockets) adopt(id uint64, config *Config, pid int, addresses map[string]net.Addr, fixed string) *keptSockets {
 	k := &keptSockets{addresses: addresses, fixed: fixed}
+	s.direct.relayed(id, config)
 	for name, a := range addresses {
 		if tcp, ok := a.(*net.TCPAddr); ok && fixed == "" && config.BindsItself() {
 			activation.ReservePort(tcp.Port)

@@ -1,0 +1,179 @@
+package trial
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// lines is how often the .socket unit repeats its ListenStream= line: one to
+// hold, and one for each generation that may run at a time.
+const lines = 6
+
+// membersOf repeats the line of a port in the .socket unit of web.
+func membersOf(t *testing.T, port string, n int) {
+	t.Helper()
+	write(t, "/etc/systemd/system/proxyd@web.socket.d/listen.conf",
+		"[Socket]\nReusePort=yes\n"+strings.Repeat("ListenStream="+port+"\n", n))
+	run(t, "systemctl", "daemon-reload")
+}
+
+// pathOf gives the path that status shows, and why it is the relay.
+func pathOf(t *testing.T) (path, reason string) {
+	t.Helper()
+	var st struct {
+		Listeners []struct {
+			Path   string
+			Reason string `json:"path_reason"`
+		}
+	}
+	if err := json.Unmarshal([]byte(run(t, "proxyctl", "-s", "web", "status", "-o", "json")), &st); err != nil {
+		t.Fatal(err)
+	}
+	if len(st.Listeners) != 1 {
+		t.Fatalf("status shows %d listeners", len(st.Listeners))
+	}
+	return st.Listeners[0].Path, st.Listeners[0].Reason
+}
+
+// An unprivileged proxyd and generations of other users on a privileged port,
+// all over the direct path: the dance, then restarts and crashes of proxyd,
+// which no connection notices.
+func TestTheDirectPath(t *testing.T) {
+	within(t, func(t *testing.T) {
+		releases(t, "web", "v1", "v2", "v3")
+		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
+		membersOf(t, webPort, lines)
+		run(t, "systemctl", "start", "proxyd@web.socket")
+		mustAnswer(t, web, "v1") // a client starts it all
+		if path, why := pathOf(t); path != "direct" {
+			t.Fatalf("path %s, %s", path, why)
+		}
+		dance(t, web)
+
+		run(t, "proxyctl", "promote", "v2")
+		before := pids(t, "web@*")
+		slow, err := net.Dial("tcp", web) // it lives through all that follows
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer slow.Close()
+		fmt.Fprint(slow, "GET / HTTP/1.1\r\nHost: web\r\n")
+		l := startTraffic(t, web, 4, 4)
+		for i := range 6 {
+			switch i % 2 {
+			case 0:
+				pid, _ := strconv.Atoi(property(t, "proxyd@web.service", "MainPID"))
+				signal(t, pid, syscall.SIGKILL)
+				await(t, "another proxyd", func() bool {
+					now, _ := strconv.Atoi(property(t, "proxyd@web.service", "MainPID"))
+					return now != 0 && now != pid && property(t, "proxyd@web.service", "ActiveState") == "active"
+				})
+			case 1:
+				run(t, "systemctl", "restart", "proxyd@web.service")
+			}
+			l.runFor(100)
+			if after := pids(t, "web@*"); !maps.Equal(before, after) {
+				t.Fatalf("the generations were %v and are %v", before, after)
+			}
+		}
+		run(t, "proxyctl", "promote", "v3")
+		mustAnswer(t, web, "v3")
+		l.runFor(100)
+		l.stop()
+		l.check()
+		await(t, "the slow client to be the last", func() bool {
+			st := mustStatus(t, "web")
+			return st.generation(st.Previous).InFlight == 1
+		})
+		fmt.Fprint(slow, "Connection: close\r\n\r\n")
+		if all, err := io.ReadAll(slow); err != nil || !strings.Contains(string(all), "v2") {
+			t.Errorf("the slow client got %q, %v", all, err)
+		}
+		// A generation is killed with clients in its queue. In probation it is given
+		// up, and they are relayed to the one that is reverted to; else they wait
+		// until it runs again.
+		for _, then := range []string{"given up", "started again"} {
+			current := mustStatus(t, "web").current()
+			signal(t, current.PID, syscall.SIGSTOP)
+			await(t, "the generation to stand still", func() bool { return stoppedProcess(t, current.PID) })
+			var waiting []net.Conn
+			for range 50 {
+				waiting = append(waiting, ask(t, web))
+			}
+			signal(t, current.PID, syscall.SIGKILL)
+			for _, c := range waiting {
+				if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "v2") {
+					t.Fatalf("%s: one who waited in the queue got %q, %v", then, answer, err)
+				}
+				c.Close()
+			}
+			if now := mustStatus(t, "web").Current; (now == current.ID) != (then == "started again") {
+				t.Fatalf("%s: generation %d is current, it was %d", then, now, current.ID)
+			}
+		}
+	})
+}
+
+// A unit with an unequal or a useless number of lines is an error that says
+// which line to add; an ordinary unit is served by the relay, and status says
+// why; with the config insisting it is an error.
+func TestTheLinesOfAGroup(t *testing.T) {
+	within(t, func(t *testing.T) {
+		releases(t, "web", "v1", "v2")
+		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
+		run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
+		mustAnswer(t, web, "v1")
+		if path, why := pathOf(t); path != "relay" || !strings.Contains(why, "ReusePort=yes") {
+			t.Errorf("an ordinary unit: path %s, %q", path, why)
+		}
+		says := func(n int, config, want string) {
+			t.Helper()
+			run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
+			write(t, "/etc/proxyd/web.toml", config)
+			membersOf(t, webPort, n)
+			try(t, "systemctl", "start", "proxyd@web.socket")
+			try(t, "systemctl", "start", "--no-block", "proxyd@web.service")
+			await(t, want, func() bool {
+				return strings.Contains(run(t, "journalctl", "-u", "proxyd@web", "--no-pager"), want)
+			})
+		}
+		config := fmt.Sprintf(goConfig, "web")
+		says(2, config, "add the line ListenStream=[::]:443 to it 10 more times")
+		insists := strings.Replace(config, "[stop]", "path = \"direct\"\n[stop]", 1)
+		says(1, insists, "add the line ListenStream=[::]:443 to it 11 more times")
+		run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
+		write(t, "/etc/proxyd/web.toml", insists)
+		membersOf(t, webPort, 3)
+		run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
+		mustAnswer(t, web, "v1")
+		if path, why := pathOf(t); path != "relay" || why != "it was started on the relay" {
+			t.Errorf("a generation of before: path %s, %q", path, why)
+		}
+		// Three lines: hold, and two generations. The next is the relay's.
+		run(t, "proxyctl", "promote", "v1")
+		slow := askFor(t, web, "/drip?n=250")
+		run(t, "proxyctl", "promote", "v2")
+		if path, why := pathOf(t); path != "direct" {
+			t.Errorf("the second generation: path %s, %q", path, why)
+		}
+		run(t, "proxyctl", "promote", "v1")
+		mustAnswer(t, web, "v1")
+		if path, why := pathOf(t); path != "relay" || why != "no free member" {
+			t.Errorf("the third generation: path %s, %q", path, why)
+		}
+		slow.Close()
+		await(t, "a free member", func() bool { return mustStatus(t, "web").generation(2).State == "stopped" })
+		run(t, "proxyctl", "promote", "v2")
+		mustAnswer(t, web, "v2")
+		if path, why := pathOf(t); path != "direct" {
+			t.Errorf("with a free member: path %s, %q", path, why)
+		}
+	})
+}
