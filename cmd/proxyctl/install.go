@@ -29,11 +29,13 @@ everything below ~/.config/systemd/user.
 
 What is then to do is said at the end. ` + "`proxyctl uninstall NAME`" + ` takes it away again.`,
 		Example: `  proxyctl install web --listen 443
+  proxyctl install web --listen 443 --members 12
   proxyctl install web --listen 127.0.0.1:8080 --listen [::1]:8080 --template web
   proxyctl install --user web --listen 127.0.0.1:8080`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&o.listen, "listen", nil, "`ADDRESS` as in ListenStream= of systemd.socket(5); may be repeated; none where you have a .socket of your own")
+	f.IntVar(&o.members, "members", 1, "`N` sockets for each address, under ReusePort=yes: so many but one generations can take their clients straight from the kernel")
 	f.StringVar(&o.template, "template", "", "`NAME` before the @ of the units that are generations (default: that of the service)")
 	f.StringVar(&o.driver, "driver", "systemd", "systemd, or exec for generations that are children of proxyd")
 	f.BoolVar(&o.user, "user", false, "for your own systemd instead of the machine's")
@@ -54,6 +56,7 @@ What is then to do is said at the end. ` + "`proxyctl uninstall NAME`" + ` takes
 type installing struct {
 	name, template, driver, prefix string
 	listen                         []string
+	members                        int
 	user                           bool
 }
 
@@ -73,7 +76,13 @@ func (o *installing) check() error {
 	if !filepath.IsAbs(o.prefix) {
 		return usage("--prefix: %q is not a whole path", o.prefix)
 	}
+	if o.members != 1 && (o.members < 3 || o.members > 32) {
+		return usage("--members: %d is out of range: 1, or 3 to 32", o.members)
+	}
 	for _, l := range o.listen {
+		if o.members > 1 && strings.ContainsRune(l, '/') {
+			return usage("--members: %q is a unix socket, of which there is one", l)
+		}
 		if l == "" || strings.ContainsFunc(l, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 			return usage("--listen: %q is not an address", l)
 		}
@@ -100,7 +109,7 @@ func (a *app) doInstall(o installing) error {
 	s.Template, s.Driver, s.Listens = o.template, o.driver, len(o.listen) > 0
 	var own []file
 	if dir := filepath.Join(places.units, "proxyd@"+o.name+".socket.d"); len(o.listen) > 0 {
-		own = append(own, file{path: filepath.Join(dir, "listen.conf"), text: units.Listen(o.listen)})
+		own = append(own, file{path: filepath.Join(dir, "listen.conf"), text: units.Listen(o.listen, o.members)})
 	}
 	if o.driver == "exec" {
 		own = append(own, file{path: filepath.Join(places.units, "proxyd@"+o.name+".service.d", "exec.conf"), text: units.ExecDriver()})

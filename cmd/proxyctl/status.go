@@ -129,7 +129,7 @@ func writeStatus(w io.Writer, st control.Status, now time.Time, styled bool) {
 	if len(st.Listeners) > 0 {
 		rows := [][]cell{header("LISTENER", "ADDRESS", "PATH", "FROM")}
 		for _, l := range st.Listeners {
-			rows = append(rows, []cell{{text: clean(l.Name)}, {text: clean(l.Address)}, {text: clean(l.Path)}, {text: clean(l.Source)}})
+			rows = append(rows, []cell{{text: clean(l.Name)}, {text: clean(l.Address)}, {text: pathOf(l)}, {text: clean(l.Source)}})
 		}
 		fmt.Fprintln(w)
 		table(w, styled, rows)
@@ -148,6 +148,14 @@ func writeStatus(w io.Writer, st control.Status, now time.Time, styled bool) {
 	}
 	fmt.Fprintln(w)
 	table(w, styled, rows)
+}
+
+// pathOf gives a listener's path, and why it is the relay.
+func pathOf(l control.Listener) string {
+	if l.Reason == "" {
+		return clean(l.Path)
+	}
+	return clean(l.Path) + " (" + clean(l.Reason) + ")"
 }
 
 func serviceLine(st control.Status, now time.Time, styled bool) string {

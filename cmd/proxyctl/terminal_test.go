@@ -158,7 +158,7 @@ func TestStatusText(t *testing.T) {
 	st := control.Status{
 		Service: "web", State: "held", Current: 12, Previous: 11, HeldUntil: in(20 * time.Second),
 		Listeners: []control.Listener{
-			{Name: "http", Address: "127.0.0.1:8080", Path: "relay", Source: "systemd"},
+			{Name: "http", Address: "127.0.0.1:8080", Path: "relay", Reason: "unix listener", Source: "systemd"},
 			{Name: "admin", Address: "unix:/run/web.sock", Path: "direct", Source: "proxyd"},
 		},
 		Generations: []control.Generation{
@@ -169,9 +169,9 @@ func TestStatusText(t *testing.T) {
 	}
 	const want = `web: held, new connections wait for 20s more at most, generation 12 (größer) is current, path relay and direct
 
-LISTENER  ADDRESS             PATH    FROM
-http      127.0.0.1:8080      relay   systemd
-admin     unix:/run/web.sock  direct  proxyd
+LISTENER  ADDRESS             PATH                   FROM
+http      127.0.0.1:8080      relay (unix listener)  systemd
+admin     unix:/run/web.sock  direct                 proxyd
 
 GENERATION  RELEASE  STATE     IN-FLIGHT  ACCEPTED   PID    AGE  NOTE
 12          größer   current        1200      1034  4242  2h05m  web@12.service, "all well"

@@ -49,7 +49,8 @@ func TestTheDirectPath(t *testing.T) {
 	within(t, func(t *testing.T) {
 		releases(t, "web", "v1", "v2", "v3")
 		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
-		membersOf(t, webPort, lines)
+		run(t, built+"/proxyctl", "install", "web", "--listen", webPort, "--members", strconv.Itoa(lines))
+		run(t, "systemctl", "daemon-reload")
 		run(t, "systemctl", "start", "proxyd@web.socket")
 		mustAnswer(t, web, "v1") // a client starts it all
 		if path, why := pathOf(t); path != "direct" {

@@ -46,13 +46,19 @@ func UserService(programs string) string { return strings.ReplaceAll(userService
 // Socket is proxyd@.socket, which says where to listen only with a Listen.
 func Socket() string { return socket }
 
-// Listen is a drop-in of proxyd@NAME.socket that names its addresses.
-func Listen(addresses []string) string {
+// Listen is a drop-in of proxyd@NAME.socket that names its addresses. With
+// members over 1 each is named so often, for as many sockets in a group of which
+// generations can have one each, see systemd.socket(5) on ReusePort=.
+func Listen(addresses []string, members int) string {
 	var b strings.Builder
 	b.WriteString("[Socket]\n")
+	if members > 1 {
+		b.WriteString("ReusePort=yes\n")
+	}
 	for _, a := range addresses {
 		// systemd's own word for a path is the path.
-		fmt.Fprintf(&b, "ListenStream=%s\n", strings.TrimPrefix(a, "unix:"))
+		line := fmt.Sprintf("ListenStream=%s\n", strings.TrimPrefix(a, "unix:"))
+		b.WriteString(strings.Repeat(line, max(members, 1)))
 	}
 	return b.String()
 }
