@@ -29,7 +29,7 @@ func (c *checking) say(kind, format string, a ...any) {
 // check tests everything short of serving and says what is wrong, all of it.
 // Notes and warnings, which are no reason to fail, go to notes.
 func (o *options) check(ctx context.Context, w, notes io.Writer) error {
-	d, err := o.daemon(io.Discard, io.Discard)
+	d, err := o.daemon()
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 )
@@ -55,8 +54,11 @@ func newCommand() *cobra.Command {
 				return err
 			}
 			o.flags.Command = args
-			d, err := o.daemon(os.Stdout, os.Stderr)
+			d, err := o.daemon()
 			if err != nil {
+				return err
+			}
+			if err := d.speak(o.logLevel, os.Stdout, os.Stderr); err != nil {
 				return err
 			}
 			return d.serve(cmd.Context())
@@ -109,13 +111,17 @@ func onlyAfterDash(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// daemon gives the daemon that the options describe, with nothing opened yet.
-func (o *options) daemon(stdout, stderr io.Writer) (*daemon, error) {
+// daemon gives the daemon that the options describe, with nothing opened yet,
+// and mute: see speak.
+func (o *options) daemon() (*daemon, error) {
 	config, err := Configure(o.config, o.flags)
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{config: config, name: config.Name, output: stdout}
+	if _, err := parseLevel(o.logLevel); err != nil {
+		return nil, err
+	}
+	d := &daemon{config: config, name: config.Name, output: io.Discard, log: hclog.NewNullLogger()}
 	if d.runtimeDir, err = runtimeDir(o.runtimeDir, config.Name); err != nil {
 		return nil, fmt.Errorf("choose runtime directory: %w", err)
 	}
@@ -125,21 +131,5 @@ func (o *options) daemon(stdout, stderr io.Writer) (*daemon, error) {
 	d.live.Store(config)
 	flags := o.flags
 	d.reloading.read = func() (*Config, error) { return Configure(o.config, flags) }
-	d.log, err = newLogger(o.logLevel, config.Name, stderr)
-	return d, err
-}
-
-// newLogger logs text for a person, and JSON under systemd: in text a client
-// could forge the priorities that journald reads off the start of a line.
-func newLogger(level, service string, w io.Writer) (hclog.Logger, error) {
-	l := hclog.LevelFromString(level)
-	if l == hclog.NoLevel {
-		return nil, fmt.Errorf("--log-level %q: say trace, debug, info, warn or error", level)
-	}
-	if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && w == os.Stderr {
-		w = journalWriter{service: service, fallback: w}
-	}
-	return hclog.New(&hclog.LoggerOptions{
-		Name: "proxyd", Level: l, Output: w, JSONFormat: os.Getenv("JOURNAL_STREAM") != "",
-	}), nil
+	return d, nil
 }

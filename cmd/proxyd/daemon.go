@@ -35,6 +35,7 @@ type daemon struct {
 	stateDir   string
 	log        hclog.Logger
 	output     io.Writer // what generations write
+	outlets    []*outlet // of both
 
 	lock       *os.File
 	listeners  []activation.Listener
@@ -252,6 +253,9 @@ func (d *daemon) close() error {
 	errs = append(errs, closeOwn(d.listeners))
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())
+	}
+	for _, o := range d.outlets {
+		o.close()
 	}
 	return errors.Join(errs...)
 }

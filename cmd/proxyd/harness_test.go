@@ -37,6 +37,8 @@ type daemonUnderTest struct {
 	nofile  int
 	passed  *os.File // a socket named http, passed as systemd does it
 
+	speaksTo *os.File // its stdout and stderr, instead of log
+
 	cmd   *exec.Cmd
 	ended chan struct{}
 	log   *safeBuffer
@@ -164,6 +166,9 @@ func (d *daemonUnderTest) launch() {
 	}
 	d.cmd.Env = append(os.Environ(), d.env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	if d.speaksTo != nil {
+		d.cmd.Stdout, d.cmd.Stderr = d.speaksTo, d.speaksTo
+	}
 	d.cmd.WaitDelay = time.Second // generations may outlive it with its output open
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)

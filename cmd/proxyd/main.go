@@ -4,7 +4,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"github.com/seed8fae2174/proxyd/backend/process"
@@ -13,7 +12,7 @@ import (
 func main() {
 	process.LaunchIfAsked() // does not come back where this is a generation's first moment
 	if err := newCommand().Execute(); err != nil {
-		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		fail(err)
 		os.Exit(1)
 	}
 }
