@@ -54,7 +54,7 @@ func (c *checking) checkAddresses(ctx context.Context) error {
 // leftOver tells whether the generations of a proxyd that was killed hold the
 // sockets of l, so that the next proxyd finds them there.
 func (c *checking) leftOver(l ListenerConfig) bool {
-	known, err := readGroups(c.runtimeDir)
+	known, err := readGroups(c.runtimeDir, c.stateDir)
 	if err != nil {
 		return false
 	}

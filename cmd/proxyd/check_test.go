@@ -99,10 +99,12 @@ func TestCheckOfAGoodConfig(t *testing.T) {
 func TestASecondProxydOfAServiceIsRefused(t *testing.T) {
 	d := newDaemon(t, setup{command: self(t, "serve")})
 	d.startServing()
-	cmd := exec.Command(d.cmd.Path, d.cmd.Args[1:]...)
-	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "another proxyd runs this service") {
-		t.Fatalf("%v\n%s", err, out)
+	for _, other := range []string{"--runtime-dir", "--state-dir"} { // one of both is enough
+		cmd := exec.Command(d.cmd.Path, append(d.cmd.Args[1:], other, filepath.Join(d.dir, "other"))...)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "another proxyd runs this service") {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
 	d.mustAnswer("v1")
 }

@@ -37,7 +37,7 @@ type daemon struct {
 	output     io.Writer // what generations write
 	outlets    []*outlet // of both
 
-	lock       *os.File
+	locks      []*os.File
 	listeners  []activation.Listener
 	stored     []activation.Listener // given to the generations' sockets
 	processes  *process.Driver
@@ -100,7 +100,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if d.listeners, d.stored, err = openListeners(d.config, d.runtimeDir); err != nil {
+	if d.listeners, d.stored, err = openListeners(d.config, d.runtimeDir, d.stateDir); err != nil {
 		return err
 	}
 	if err := socketPathsFit(d.runtimeDir, listenerNames(d.listeners)); err != nil {
@@ -152,7 +152,7 @@ func (d *daemon) openDirs() error {
 		}
 	}
 	var err error
-	d.lock, err = lockDir(d.runtimeDir)
+	d.locks, err = lockDirs(d.runtimeDir, d.stateDir)
 	return err
 }
 
@@ -251,8 +251,8 @@ func (d *daemon) close() error {
 		errs = append(errs, d.processes.Close())
 	}
 	errs = append(errs, closeOwn(d.listeners))
-	if d.lock != nil {
-		errs = append(errs, d.lock.Close())
+	for _, l := range d.locks {
+		errs = append(errs, l.Close())
 	}
 	for _, o := range d.outlets {
 		o.close()

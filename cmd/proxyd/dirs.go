@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,21 +46,23 @@ func placeFor(flag, systemdVar, root, xdgVar, underHome, name, option string) (s
 // errTaken says that another proxyd runs the service.
 var errTaken = errors.New("another proxyd runs this service")
 
-// lockDir makes dir and takes its lock, which the kernel gives back however
-// this process ends (flock(2)). The file is returned to be kept open.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock runtime directory: %w", err)
+// lockDirs locks both directories themselves, so that it works on a full disk
+// too. The kernel gives the locks back however this process ends (flock(2)). The
+// files are returned to be kept open, those locked so far also with an error.
+func lockDirs(dirs ...string) (locks []*os.File, err error) {
+	for _, dir := range slices.Compact(dirs) {
+		f, err := os.Open(dir)
+		if err != nil {
+			return locks, fmt.Errorf("lock directory: %w", err)
+		}
+		locks = append(locks, f)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errTaken
+		}
+		if err != nil {
+			return locks, fmt.Errorf("lock %s: %w", dir, err)
+		}
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", dir, errTaken)
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	return f, nil
+	return locks, nil
 }

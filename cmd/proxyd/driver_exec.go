@@ -91,7 +91,7 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 		Kept:       d.sockets.direct.kept,
 		OutputPath: d.outputPath(l.ID),
 	}, func(identity process.Identity) error {
-		b, err := json.Marshal(execIdentity{Process: identity, Addresses: textAddresses(run.kept.addresses), Member: run.kept.member})
+		b, err := json.Marshal(execIdentity{identity, run.kept.note()})
 		if err != nil {
 			return err
 		}
@@ -109,9 +109,8 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 // execIdentity is what of a run is written down: its process and where it
 // listens.
 type execIdentity struct {
-	Process   process.Identity  `json:"process"`
-	Addresses map[string]string `json:"addresses"`
-	Member    int               `json:"member,omitempty"` // of the listeners' groups, which it was handed
+	Process process.Identity `json:"process"`
+	socketNote
 }
 
 func (d *execDriver) outputPath(id uint64) string {
@@ -132,15 +131,13 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 		return nil, fmt.Errorf("read plan and identity: %w", err)
 	}
 	run.config = plan.with(d.config.Load())
-	if len(known.Addresses) == 0 { // found, rather than remembered
-		known.Addresses, known.Member = d.sockets.foundSockets(l.ID)
-	}
-	addresses, err := parseAddresses(known.Addresses)
+	reclaimed, err := d.sockets.reclaim(l.ID, run.config, known.socketNote)
 	if err != nil {
 		return nil, err
 	}
 	// First what can be undone: once adopted, a process is watched to its end.
 	if err := run.listenNotify(); err != nil {
+		d.sockets.abandon(l.ID)
 		return nil, err
 	}
 	run.process, err = d.processes.Adopt(known.Process, l.ID, d.outputPath(l.ID))
@@ -149,13 +146,10 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 		if errors.Is(err, process.ErrGone) {
 			err = fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
 		}
+		d.sockets.abandon(l.ID)
 		return nil, errors.Join(err, run.notify.Close())
 	}
-	if known.Member == 0 {
-		run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), addresses, "")
-	} else if run.kept, err = d.sockets.adoptMember(l.ID, known.Member, addresses); err != nil {
-		return nil, err
-	}
+	run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), reclaimed)
 	return run, nil
 }
 

@@ -58,9 +58,7 @@ func (p systemdPlan) with(c *Config) *Config {
 // listens.
 type systemdIdentity struct {
 	systemd.Identity
-	Addresses map[string]string `json:"addresses,omitempty"`
-	Fixed     string            `json:"fixed,omitempty"`
-	Member    int               `json:"member,omitempty"` // of the listeners' groups, which it was handed
+	socketNote
 }
 
 func newSystemdDriver(ctx context.Context, live *atomic.Pointer[Config], processes *process.Driver, sockets *generationSockets, log hclog.Logger) (*systemdDriver, error) {
@@ -116,7 +114,7 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 		return nil, err
 	}
 	run.unit, err = d.units.Start(ctx, l.ID, label, func(identity systemd.Identity) error {
-		b, err := json.Marshal(systemdIdentity{identity, textAddresses(run.kept.addresses), run.kept.fixed, run.kept.member})
+		b, err := json.Marshal(systemdIdentity{identity, run.kept.note()})
 		if err != nil {
 			return err
 		}
@@ -181,25 +179,19 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 		return nil, fmt.Errorf("read plan and identity: %w", err)
 	}
 	run.config = plan.with(d.config.Load())
-	if len(known.Addresses) == 0 { // found, rather than remembered
-		known.Addresses, known.Member = d.sockets.foundSockets(l.ID)
-	}
-	addresses, err := parseAddresses(known.Addresses)
+	reclaimed, err := d.sockets.reclaim(l.ID, run.config, known.socketNote)
 	if err != nil {
 		return nil, err
 	}
 	run.unit, err = d.units.Adopt(ctx, known.Identity)
-	if errors.Is(err, systemd.ErrGone) {
-		return nil, fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
-	}
 	if err != nil {
+		if errors.Is(err, systemd.ErrGone) {
+			err = fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
+		}
+		d.sockets.abandon(l.ID)
 		return nil, err
 	}
-	if known.Member == 0 {
-		run.kept = d.sockets.adopt(l.ID, run.config, run.unit.PID(), addresses, known.Fixed)
-	} else if run.kept, err = d.sockets.adoptMember(l.ID, known.Member, addresses); err != nil {
-		return nil, err
-	}
+	run.kept = d.sockets.adopt(l.ID, run.config, run.unit.PID(), reclaimed)
 	if err := d.admit(run.unit.Name(), run); err != nil {
 		return nil, err
 	}
@@ -222,8 +214,7 @@ func (d *systemdDriver) Found(ctx context.Context) ([]backend.Found, error) {
 		known := systemdIdentity{Identity: u.Identity}
 		if i >= 0 {
 			f.ID, f.Release = notes[i].Generation, notes[i].Release
-			known.Addresses, known.Fixed = notes[i].Identity.Addresses, notes[i].Identity.Fixed
-			known.Member = notes[i].Identity.Member
+			known.socketNote = notes[i].Identity.socketNote
 		}
 		if f.ID == 0 {
 			d.log.Warn("a unit of the template is no generation that is known", "unit", u.Identity.Unit)

@@ -77,14 +77,22 @@ func (s *generationSockets) genDir(id uint64) string {
 	return filepath.Join(s.dir, "gen-"+strconv.FormatUint(id, 10))
 }
 
+// makeDir makes a generation's directory. It is searchable by all, as a program
+// may drop its privileges before it speaks to its notify socket; the sockets in
+// it have modes of their own.
+func (s *generationSockets) makeDir(id uint64) error {
+	if err := os.MkdirAll(s.genDir(id), 0o711); err != nil {
+		return fmt.Errorf("make generation directory: %w", err)
+	}
+	return nil
+}
+
 // open makes the generation's directory and gives its addresses and the sockets
 // that it is handed, the same as at its last run. What it gives is not changed
 // afterwards, and closed by release.
 func (s *generationSockets) open(id uint64, config *Config) (*keptSockets, error) {
-	// Searchable by all, as a program may drop its privileges before it speaks to
-	// its notify socket; the sockets in it have modes of their own.
-	if err := os.MkdirAll(s.genDir(id), 0o711); err != nil {
-		return nil, fmt.Errorf("make generation directory: %w", err)
+	if err := s.makeDir(id); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,6 +104,7 @@ func (s *generationSockets) open(id uint64, config *Config) (*keptSockets, error
 		}
 		s.kept[id] = k
 	}
+	s.noteSockets(id, k)
 	for _, l := range k.handed {
 		// At each start: the flag is the socket's, and a program that had it before
 		// may have changed it.
@@ -134,10 +143,6 @@ func (s *generationSockets) make(id uint64, config *Config) (*keptSockets, error
 	if k.handed, k.member = s.direct.lend(id, config); k.member != 0 {
 		for _, l := range k.handed {
 			k.addresses[l.Name] = l.Addr
-		}
-		if err := os.WriteFile(s.memberPath(id), []byte(strconv.Itoa(k.member)), 0o600); err != nil {
-			s.direct.release(id)
-			return nil, fmt.Errorf("write down member: %w", err)
 		}
 		return k, nil
 	}
@@ -207,36 +212,26 @@ func (s *generationSockets) socketPath(id uint64, listener string) string {
 	return filepath.Join(s.genDir(id), listener+".sock")
 }
 
-// memberPath is where the member of a generation stands, for when the state is
-// lost.
-func (s *generationSockets) memberPath(id uint64) string {
-	return filepath.Join(s.genDir(id), "member")
-}
-
-// foundSockets is what can be known of the sockets of a generation whose state
-// was lost: the member of the listeners' groups that it was handed, or else
-// where it listens if it has nothing but unix sockets.
-func (s *generationSockets) foundSockets(id uint64) (addresses map[string]string, member int) {
-	addresses = map[string]string{}
-	if b, err := os.ReadFile(s.memberPath(id)); err == nil {
-		member, _ = strconv.Atoi(string(b))
-	}
-	for _, name := range s.listeners {
-		if member != 0 {
-			addresses[name] = textAddress(s.direct.address(name))
-		} else {
-			addresses[name] = "unix:" + s.socketPath(id, name)
-		}
-	}
-	return addresses, member
-}
-
 // adopt keeps what an adopted run has for its next one: the ports that it binds,
 // or the sockets that it was handed: systemd stored them, or else pid holds them.
 // Where those cannot be had back, they are the process's alone, and its next run
-// gets new ones.
-func (s *generationSockets) adopt(id uint64, config *Config, pid int, addresses map[string]net.Addr, fixed string) *keptSockets {
+// gets new ones. It comes after reclaim.
+func (s *generationSockets) adopt(id uint64, config *Config, pid int, r *reclaimed) *keptSockets {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.recover(id, config, pid, r)
+	s.kept[id] = k
+	s.noteSockets(id, k)
+	return k
+}
+
+func (s *generationSockets) recover(id uint64, config *Config, pid int, r *reclaimed) *keptSockets {
+	addresses, fixed := r.addresses, r.fixed
 	k := &keptSockets{addresses: addresses, fixed: fixed}
+	if r.member != 0 {
+		k.member, k.handed = r.member, r.handed
+		return k
+	}
 	s.direct.relayed(id, config)
 	for name, a := range addresses {
 		if tcp, ok := a.(*net.TCPAddr); ok && fixed == "" && config.BindsItself() {
@@ -262,24 +257,7 @@ func (s *generationSockets) adopt(id uint64, config *Config, pid int, addresses 
 	slices.SortFunc(k.handed, func(a, b activation.Listener) int {
 		return slices.Index(s.listeners, a.Name) - slices.Index(s.listeners, b.Name)
 	})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept[id] = k
 	return k
-}
-
-// adoptMember is adopt for a run that was handed a member of the listeners' own
-// groups.
-func (s *generationSockets) adoptMember(id uint64, member int, addresses map[string]net.Addr) (*keptSockets, error) {
-	handed, err := s.direct.keep(id, member)
-	if err != nil {
-		return nil, err
-	}
-	k := &keptSockets{addresses: addresses, handed: handed, member: member}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept[id] = k
-	return k, nil
 }
 
 // release closes what was kept for a generation and removes its directory.

@@ -25,13 +25,25 @@ type ownGroup struct {
 	Cookies []uint64 `json:"cookies"`
 }
 
-func groupsFile(runtimeDir string) string { return filepath.Join(runtimeDir, "groups.json") }
+// groupsNote is that file. It stands in the runtime directory, and in the state
+// directory for when that is lost; a note of an earlier boot means nothing.
+type groupsNote struct {
+	Boot   string     `json:"boot"`
+	Groups []ownGroup `json:"groups"`
+}
+
+const groupsName = "groups.json"
+
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // there is none: all are of one boot
+	return strings.TrimSpace(string(b))
+}
 
 // openOwn opens the listeners of the config: groups where generations can have
-// members, else single sockets. What it gives is the caller's, also with an
-// error.
-func openOwn(c *Config, runtimeDir string) (listeners []activation.Listener, err error) {
-	known, err := readGroups(runtimeDir)
+// members, else single sockets. dirs are where they are written down. What it
+// gives is the caller's, also with an error.
+func openOwn(c *Config, dirs ...string) (listeners []activation.Listener, err error) {
+	known, err := readGroups(dirs...)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +80,7 @@ func openOwn(c *Config, runtimeDir string) (listeners []activation.Listener, err
 			groups = append(groups, group)
 		}
 	}
-	return listeners, writeGroups(runtimeDir, groups)
+	return listeners, writeGroups(groups, dirs...)
 }
 
 // recoverOwn looks for what a proxyd before this one has opened; none is no
@@ -87,37 +99,38 @@ func recoverOwn(l ListenerConfig, known []ownGroup) ([]activation.Listener, erro
 	return nil, nil
 }
 
-func readGroups(runtimeDir string) (groups []ownGroup, err error) {
-	b, err := os.ReadFile(groupsFile(runtimeDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err == nil && strings.TrimSpace(string(b)) != "" {
-		if json.Unmarshal(b, &groups) != nil {
-			return nil, nil // half of nothing: as if there were none
+// readGroups gives the groups that the last proxyd of this boot has opened, by the
+// first of dirs that tells.
+func readGroups(dirs ...string) ([]ownGroup, error) {
+	for _, dir := range dirs {
+		b, err := os.ReadFile(filepath.Join(dir, groupsName))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read listeners of the last proxyd: %w", err)
+		}
+		var note groupsNote
+		if err == nil && json.Unmarshal(b, &note) == nil && note.Boot == bootID() {
+			return note.Groups, nil
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read listeners of the last proxyd: %w", err)
-	}
-	return groups, nil
+	return nil, nil
 }
 
-func writeGroups(runtimeDir string, groups []ownGroup) error {
-	path := groupsFile(runtimeDir)
-	if len(groups) == 0 {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("forget listeners of the last proxyd: %w", err)
-		}
-		return nil
-	}
-	b, err := json.Marshal(groups)
+// writeGroups writes to all of dirs; one that takes it is enough, as the disk of
+// the state may be full. It is not fsynced: at a reboot the sockets are gone with
+// it.
+func writeGroups(groups []ownGroup, dirs ...string) error {
+	b, err := json.Marshal(groupsNote{bootID(), groups})
 	if err != nil {
 		return err
 	}
-	// Not fsynced by itself: at a reboot the sockets are gone with it.
-	if err := renameio.WriteFile(path, b, 0o600); err != nil {
-		return fmt.Errorf("write down listeners: %w", err)
+	var errs []error
+	for _, dir := range dirs {
+		if err := renameio.WriteFile(filepath.Join(dir, groupsName), b, 0o600); err != nil {
+			errs = append(errs, fmt.Errorf("write down listeners: %w", err))
+		}
 	}
-	return nil
+	if len(errs) < len(dirs) {
+		return nil
+	}
+	return errors.Join(errs...)
 }

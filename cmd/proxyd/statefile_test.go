@@ -95,6 +95,55 @@ func TestALostStateIsRebuiltFromWhatRuns(t *testing.T) {
 	}
 }
 
+// A program that binds by itself is found as well, with the port that it has.
+func TestALostStateIsRebuiltFromAProgramThatBindsByItself(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "bind", "{address}")})
+	d.startServing()
+	d.mustCtl("promote", "v2")
+	pid := d.generation(2).PID
+	d.kill9()
+	for _, path := range d.everyCopy() {
+		remove(t, path)
+	}
+	d.startServing()
+	d.mustAnswer("v2")
+	if got := d.generation(2).PID; got != pid {
+		t.Errorf("generation 2 is process %d, was %d", got, pid)
+	}
+}
+
+// With the runtime directory gone, what can be reached is kept, and what cannot,
+// as the path of its socket is gone, is started again on a new one.
+func TestALostRuntimeDirectory(t *testing.T) {
+	for name, c := range map[string]struct {
+		setup setup
+		kept  bool
+	}{
+		"handed over, relay":  {setup{command: self(t, "serve"), path: pathRelay}, false},
+		"handed over, direct": {setup{command: self(t, "serve"), path: pathDirect}, true},
+		"binds by itself":     {setup{command: self(t, "bind", "{address}")}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDaemon(t, c.setup)
+			d.startServing()
+			pid := d.generation(1).PID
+			d.kill9()
+			if err := os.RemoveAll(filepath.Join(d.dir, "run")); err != nil {
+				t.Fatal(err)
+			}
+			d.startServing()
+			d.mustAnswer("v1")
+			if got := d.generation(1).PID; (got == pid) != c.kept {
+				t.Errorf("generation 1 is process %d, was %d", got, pid)
+			}
+			d.mustCtl("promote", "v2")
+			d.mustAnswer("v2")
+			d.mustCtl("revert")
+			d.mustAnswer("v1")
+		})
+	}
+}
+
 // nginx overwrites its environment with its title: it is found by its output.
 func TestALostStateIsRebuiltFromAProgramWithoutAMark(t *testing.T) {
 	way := nginxWays[0]

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/seed8fae2174/proxyd/activation"
+)
+
+// socketNote is where a generation listens. It is part of what is written down of
+// a run, and stands in the generation's directory for when that is lost.
+type socketNote struct {
+	Addresses map[string]string `json:"addresses,omitempty"`
+	Member    int               `json:"member,omitempty"` // of the listeners' groups, which it was handed
+	Fixed     string            `json:"fixed,omitempty"`  // the name of its fixed addresses
+}
+
+func (k *keptSockets) note() socketNote {
+	return socketNote{Addresses: textAddresses(k.addresses), Member: k.member, Fixed: k.fixed}
+}
+
+func (s *generationSockets) notePath(id uint64) string {
+	return filepath.Join(s.genDir(id), "sockets.json")
+}
+
+// noteSockets leaves the note. Nothing depends on it but a lost state.
+func (s *generationSockets) noteSockets(id uint64, k *keptSockets) {
+	b, err := json.Marshal(k.note())
+	if err == nil {
+		err = os.WriteFile(s.notePath(id), b, 0o600)
+	}
+	if err != nil {
+		s.log.Warn("cannot note where a generation listens", "generation", id, "error", err)
+	}
+}
+
+// reclaimed is what an earlier run of proxyd gave a generation.
+type reclaimed struct {
+	addresses map[string]net.Addr
+	fixed     string
+	member    int
+	handed    []activation.Listener // of the member
+}
+
+// reclaim makes sure that a generation of an earlier proxyd can still be reached,
+// before it is taken over: what it listens on is known, from known or from the
+// note, and the path of a unix socket that it was handed is there, for it cannot
+// be made again. It makes the generation's directory, where that has gone.
+// Where the take-over fails later, abandon gives back what reclaim took.
+func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote) (*reclaimed, error) {
+	if len(known.Addresses) == 0 { // found, rather than remembered
+		b, err := os.ReadFile(s.notePath(id))
+		if err == nil {
+			err = json.Unmarshal(b, &known)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find out where generation %d listens: %w", id, err)
+		}
+	}
+	if err := s.makeDir(id); err != nil {
+		return nil, err
+	}
+	r := &reclaimed{fixed: known.Fixed, member: known.Member}
+	var err error
+	if r.addresses, err = parseAddresses(known.Addresses); err != nil {
+		return nil, err
+	}
+	if r.member != 0 {
+		r.handed, err = s.direct.keep(id, r.member)
+		return r, err
+	}
+	for _, a := range r.addresses {
+		if a.Network() == "unix" && !config.BindsItself() {
+			if _, err := os.Lstat(a.String()); err != nil {
+				return nil, fmt.Errorf("reach generation %d: its socket has gone: %w", id, err)
+			}
+		}
+	}
+	return r, nil
+}
+
+// abandon gives up what reclaim took for a generation that could not be taken
+// over.
+func (s *generationSockets) abandon(id uint64) { s.direct.release(id) }
