@@ -115,6 +115,23 @@ func (d *Driver) UnitName(generation uint64, release string) (string, error) {
 	return d.template.Unit(generation, release)
 }
 
+// Check tells whether systemd could start a generation's unit as far as the unit
+// goes: that it is there and that its settings are good.
+func (d *Driver) Check(ctx context.Context, generation uint64, release string) error {
+	name, err := d.UnitName(generation, release)
+	if err != nil {
+		return err
+	}
+	s, err := d.link.read(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case s.load != "loaded":
+		return fmt.Errorf("unit %s is %s: %s", name, s.load, s.loadError)
+	}
+	return nil
+}
+
 // UnitOf gives the unit that a process is in, "" where it is in none. The process
 // cannot choose it: it is its control group. See Unit.Owns.
 func (d *Driver) UnitOf(pid int) (string, error) { return unitOf(pid, d.config.User) }

@@ -41,6 +41,7 @@ func (o *options) check(ctx context.Context, w, notes io.Writer) error {
 		c.checkAddresses(ctx),
 		stateErr,
 		c.checkPrograms(release),
+		c.checkTemplate(ctx, release),
 	)
 	if err != nil {
 		return err

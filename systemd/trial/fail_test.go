@@ -30,8 +30,11 @@ func TestTemplatesThatFail(t *testing.T) {
 				if code != 5 || !strings.Contains(out, c.reason) || !strings.Contains(out, c.line) {
 					t.Errorf("exit code %d\n%s", code, out)
 				}
-				t.Log(out)
 				mustAnswer(t, web, "v1")
+				out, code = try(t, "proxyd", "check", "--config", "/etc/proxyd/web.toml")
+				if bad := c.name == "bad unit"; (code != 0) != bad || bad && !strings.Contains(out, "bad-setting") {
+					t.Errorf("check: exit code %d\n%s", code, out)
+				}
 			})
 		}
 		if err := os.RemoveAll("/etc/systemd/system/web@.service.d"); err != nil {
