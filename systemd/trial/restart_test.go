@@ -9,12 +9,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Point 3: a client starts proxyd and the first generation; what is restarted
 // later is not noticed.
 func TestStartedByAClientAndRestarted(t *testing.T) {
 	within(t, func(t *testing.T) {
+		began := time.Now()
 		releases(t, "web", "v1", "v2")
 		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
 		run(t, "systemctl", "start", "proxyd@web.socket")
@@ -48,13 +50,25 @@ func TestStartedByAClientAndRestarted(t *testing.T) {
 		mustAnswer(t, web, "v2")
 		l.stop()
 		l.check()
+		mustHaveSocketsBack(t, began)
 	})
+}
+
+// mustHaveSocketsBack wants each proxyd since began to have had the generations'
+// own sockets back from systemd.
+func mustHaveSocketsBack(t *testing.T, began time.Time) {
+	t.Helper()
+	log := run(t, "journalctl", "-u", "proxyd@web", "--no-pager", "-o", "cat", fmt.Sprintf("--since=@%d", began.Unix()))
+	if strings.Contains(log, "clients will not wait") || !strings.Contains(log, `"adopted"`) {
+		t.Errorf("a generation's socket was not had back:\n%s", log)
+	}
 }
 
 // Point 4: proxyd is killed again and again. Whoever waits in the queue is
 // served, and nobody is refused; only what was being relayed ends with it.
 func TestCrashesInARow(t *testing.T) {
 	within(t, func(t *testing.T) {
+		began := time.Now()
 		serveGo(t)
 		run(t, "proxyctl", "promote", "v2")
 		before := pids(t, "web@*")
@@ -100,9 +114,7 @@ func TestCrashesInARow(t *testing.T) {
 		if n := property(t, "proxyd@web.service", "NFileDescriptorStore"); n != "2" {
 			t.Errorf("systemd keeps %s sockets", n)
 		}
-		if log := run(t, "journalctl", "-u", "proxyd@web", "--no-pager"); strings.Contains(log, "clients will not wait") {
-			t.Errorf("a generation's socket was not had back:\n%s", log)
-		}
+		mustHaveSocketsBack(t, began)
 		died, _ := strconv.Atoi(before["web@2.service"])
 		signal(t, died, syscall.SIGKILL)
 		await(t, "generation 2 to run again", func() bool { g := mustStatus(t, "web").generation(2); return g.PID != 0 && g.PID != died })

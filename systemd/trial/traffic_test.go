@@ -49,7 +49,7 @@ func (l *traffic) client(ctx context.Context, fresh bool) {
 	c := &http.Client{Transport: transport, Timeout: patience}
 	for ctx.Err() == nil {
 		if err := l.request(c); err != nil {
-			if l.relayed.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+			if l.relayed.Load() && endedInTheMiddle(err) {
 				l.cut.Add(1)
 				continue
 			}
@@ -59,6 +59,13 @@ func (l *traffic) client(ctx context.Context, fresh bool) {
 		}
 		l.done.Add(1)
 	}
+}
+
+// endedInTheMiddle tells whether a connection that was made ended, rather than
+// that none was made.
+func endedInTheMiddle(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		strings.HasSuffix(err.Error(), "http: server closed idle connection") // net/http's word for an end before the request
 }
 
 func (l *traffic) request(c *http.Client) error {
