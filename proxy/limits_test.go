@@ -50,12 +50,16 @@ func TestMaxConnectionsWaitInTheQueue(t *testing.T) {
 
 // A peer that does not read costs a bounded amount, and loses nothing.
 func TestSlowReaders(t *testing.T) {
-	for _, pipes := range []int{0, 4, 1000} {
-		t.Run(fmt.Sprintf("pipes=%d", pipes), func(t *testing.T) {
+	for _, x := range []struct {
+		network string
+		pipes   int
+	}{{"tcp", 0}, {"tcp", 4}, {"tcp", 1000}, {"unix", 0}} {
+		t.Run(fmt.Sprintf("%s pipes=%d", x.network, x.pipes), func(t *testing.T) {
+			pipes := x.pipes
 			const readers, size = 10, 16 << 20
 			f := newFront(t, "tcp", Config{Loops: 1})
 			f.setPipes(pipes)
-			back := listenOn(t, "unix")
+			back := listenOn(t, x.network)
 			f.Switch(f.to(t, 1, back.Addr()))
 			m := pattern(1, size)
 			var writers sync.WaitGroup
@@ -79,7 +83,7 @@ func TestSlowReaders(t *testing.T) {
 			})
 			f.inLoop(l, func() {
 				held, lent := l.held, l.lentPipe
-				if limit := min(readers, pipes)*spliceSize + readers*bufferSize; held+lent*spliceSize > limit {
+				if limit := min(readers, pipes)*spliceSize + readers*streamSize; held+lent*spliceSize > limit {
 					t.Errorf("%d bytes held and %d pipes lent for %d readers", held, lent, readers)
 				}
 				if lent > pipes {

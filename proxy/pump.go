@@ -7,10 +7,11 @@ import (
 )
 
 const (
-	bufferSize = 64 << 10 // one read of small messages, and the mark of a stream
-	spliceSize = 1 << 20  // a pipe, one splice, and so what can be stuck in a lent pipe
-	fewBytes   = 8 << 10  // a splice of less than this is no stream any more
-	maxTurns   = 16       // reads of one direction before others get their turn
+	bufferSize = 64 << 10  // one read of small messages, and the mark of a stream
+	streamSize = 256 << 10 // one read of a stream that is copied
+	spliceSize = 1 << 20   // a pipe, one splice, and so what can be stuck in a lent pipe
+	fewBytes   = 8 << 10   // a read or a splice of less than this is no stream any more
+	maxTurns   = 16        // reads of one direction before others get their turn
 )
 
 // pump carries bytes and endings between the two sides of connections. It
@@ -24,6 +25,7 @@ type pump struct {
 	sys    kernel
 	slab   slab
 	buf    []byte
+	big    []byte // for streams that are copied; nil before the first
 	now    int64  // nanoseconds, set once a turn
 	tick   uint32 // milliseconds, set once a turn where idle connections end
 	timers timers
@@ -102,23 +104,29 @@ func (p *pump) move(c *conn, from int) {
 			p.later(c)
 			return
 		}
-		if src.flags&(stream|plain) == stream && !dst.is(failed) && p.store.held <= muchHeld && p.spliced(c, from) {
+		if p.splices(src, dst) && p.spliced(c, from) {
 			turn += maxTurns/4 - 1 // it moves more than a read
 			continue
 		}
-		b := p.room()
+		b := p.room(src)
 		n, errno := p.sys.recv(src.fd, b)
 		switch {
 		case errno == 0 && n > 0:
 			p.moved[from] += uint64(n)
 			c.active = p.tick
-			if n == len(b) {
+			if n == len(b) || n >= bufferSize {
 				src.flags |= stream
-			} else if !src.is(exhaust) {
+			} else if n < fewBytes {
+				src.flags &^= stream
+			}
+			if n < len(b) && !src.is(exhaust) {
 				src.flags &^= readable // epoll(7): a short read of a stream is its end for now
 				if src.is(fin) {
 					src.flags |= ended // and for good: saves a read that gives 0
 				}
+			}
+			if src.is(stream) {
+				p.unpace(dst, from)
 			}
 			if !dst.is(failed) {
 				p.write(c, from, b[:n])
@@ -127,6 +135,13 @@ func (p *pump) move(c *conn, from int) {
 			return
 		}
 	}
+}
+
+// splices tells whether the next bytes of src go to dst by splice. From a unix
+// socket to TCP they do not: that costs more than to copy them in large pieces.
+func (p *pump) splices(src, dst *side) bool {
+	return src.flags&(stream|plain) == stream && !dst.is(failed) && p.store.held <= muchHeld &&
+		(src.is(isTCP) || !dst.is(isTCP))
 }
 
 // over takes a read that gave no bytes; false means try again.

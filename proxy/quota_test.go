@@ -32,6 +32,8 @@ func TestUnprivilegedUser(t *testing.T) {
 	needRoot(t)
 	const clients, streams, size, streamSize = 5000, 50, 100_000, 16 << 20
 	front, back := listenPlain(t), listenOn(t, "unix")
+	// The streams come from a TCP backend: only these go through pipes.
+	streamFront, streamBack := listenPlain(t), listenPlain(t)
 	dir := filepath.Dir(back.Addr().String())
 	for path, mode := range map[string]os.FileMode{dir: 0o711, back.Addr().String(): 0o777} {
 		if err := os.Chmod(path, mode); err != nil {
@@ -40,9 +42,9 @@ func TestUnprivilegedUser(t *testing.T) {
 	}
 	fd := descriptorOf(t, front)
 	needDescriptors(t, 2*clients+1000)
-	cmd := child("unprivileged", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}, "BACKEND="+back.Addr().String())
+	cmd := child("unprivileged", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}, "BACKEND="+back.Addr().String(), "STREAMS="+streamBack.Addr().String())
 	cmd.Args[0], cmd.Path = os.Args[0], forEverybody(t)
-	cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(dup(t, fd)), "front")}
+	cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(dup(t, fd)), "front"), os.NewFile(uintptr(dup(t, descriptorOf(t, streamFront))), "streams")}
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -55,7 +57,9 @@ func TestUnprivilegedUser(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.ExtraFiles[0].Close()
+	for _, f := range cmd.ExtraFiles {
+		f.Close()
+	}
 	defer func() {
 		in.Close() // which ends it
 		if err := cmd.Wait(); err != nil {
@@ -86,6 +90,10 @@ func TestUnprivilegedUser(t *testing.T) {
 	conns := make([]duplex, clients)
 	var dialer net.Dialer
 	for i := range conns {
+		front, back := front, back
+		if i < streams {
+			front, back = streamFront, streamBack
+		}
 		if i == streams {
 			// From here on with small socket buffers, so that bytes are stuck in
 			// the proxy and not in the kernel.
@@ -139,12 +147,18 @@ func TestUnprivilegedUser(t *testing.T) {
 // unprivileged serves the socket that it inherited until its input ends, and
 // answers each line with what it holds.
 func unprivileged() error {
-	p, err := New(Config{Listeners: []Listener{{Name: "web", FD: 3}}, Loops: 2})
+	streams, err := net.ResolveTCPAddr("tcp", os.Getenv("STREAMS"))
+	if err != nil {
+		return err
+	}
+	p, err := New(Config{Listeners: []Listener{{Name: "web", FD: 3}, {Name: "streams", FD: 4}}, Loops: 2})
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	r, err := p.NewRoute(1, map[string]net.Addr{"web": &net.UnixAddr{Net: "unix", Name: os.Getenv("BACKEND")}})
+	r, err := p.NewRoute(1, map[string]net.Addr{
+		"web": &net.UnixAddr{Net: "unix", Name: os.Getenv("BACKEND")}, "streams": streams,
+	})
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ type lend struct {
 type store struct {
 	lends    []lend
 	freeLend int32
-	buffers  [5][][]byte // spare ones of 4, 8, 16, 32, 64 KiB
+	buffers  [7][][]byte // spare ones of 4, 8, 16, 32, 64, 128, 256 KiB
 	spare    int         // bytes of them
 	held     int         // bytes of lent buffers
 	pipe     pipe        // the loop's own, empty; r is -1 if there is none
@@ -38,11 +38,16 @@ func newStore(sys kernel) store {
 }
 
 // room is the buffer for the next read.
-func (p *pump) room() []byte {
-	if p.store.held > muchHeld {
+func (p *pump) room(src *side) []byte {
+	switch {
+	case p.store.held > muchHeld:
 		return p.buf[:smallBuffer]
+	case !src.is(stream):
+		return p.buf
+	case p.big == nil:
+		p.big = make([]byte, streamSize)
 	}
-	return p.buf
+	return p.big
 }
 
 func (st *store) lend() int32 {
