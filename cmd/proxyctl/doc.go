@@ -15,7 +15,8 @@
 // # Waiting
 //
 // A request that changes something is waited for. When the time is over (exit
-// code 75) or with ^C (130) only the waiting ends: proxyd goes on.
+// code 75) or with ^C (130) only the waiting ends: proxyd goes on. That is said
+// only where the request was written.
 //
 // It imports the control client only, and for install the text of the units;
 // everything that is decided is decided in proxyd.

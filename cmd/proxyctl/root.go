@@ -29,7 +29,8 @@ An everyday upgrade:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 proxyd is not running, 4 not permitted,
 5 the new generation was not ready (nothing changed), 6 superseded by another
-operation, 75 timed out waiting (what was asked for goes on).`,
+operation, 75 timed out waiting (what was asked for goes on, unless it says that
+proxyd was not reached).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(c *cobra.Command, _ []string) error {

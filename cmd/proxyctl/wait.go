@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http/httptrace"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,9 +45,10 @@ func (a *app) apply(ctx context.Context, c change) error {
 	}
 	p := a.progress()
 	defer p.clear()
-	res, err := c.await(ctx, client, p)
+	var far reach
+	res, err := c.await(ctx, &far, client, p)
 	if err != nil {
-		return c.goesOn(err, "the "+c.verb, "it")
+		return c.goesOn(err, &far, "the "+c.verb, "it")
 	}
 	p.clear()
 	if a.output == "text" {
@@ -53,7 +56,7 @@ func (a *app) apply(ctx context.Context, c change) error {
 	}
 	if c.settled != nil {
 		if err := c.settle(ctx, client, p, res); err != nil {
-			return c.goesOn(err, fmt.Sprintf("generation %d is current, but the draining of generation %d", res.Generation, res.Previous), "the draining")
+			return c.goesOn(err, &far, fmt.Sprintf("generation %d is current, but the draining of generation %d", res.Generation, res.Previous), "the draining")
 		}
 		res.Draining = nil
 	}
@@ -64,14 +67,14 @@ func (a *app) apply(ctx context.Context, c change) error {
 }
 
 // await asks, and looks at the status until the answer is there.
-func (c change) await(ctx context.Context, client *control.Client, p *progress) (control.Result, error) {
+func (c change) await(ctx context.Context, far *reach, client *control.Client, p *progress) (control.Result, error) {
 	type answer struct {
 		res control.Result
 		err error
 	}
 	answered := make(chan answer, 1)
 	go func() { // ends with the answer, or with ctx; await waits for it
-		res, err := c.do(ctx, client)
+		res, err := c.do(far.watched(ctx), client)
 		answered <- answer{res, err}
 	}()
 	tick := time.NewTicker(pollEvery)
@@ -124,19 +127,46 @@ func (c change) settle(ctx context.Context, client *control.Client, p *progress,
 	}
 }
 
+// reach is how far a request came: what proxyd was not asked for does not go on.
+type reach struct{ connected, written atomic.Bool }
+
+// watched gives a context whose requests r watches.
+func (r *reach) watched(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { r.connected.Store(true) },
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				r.written.Store(true)
+			}
+		},
+	})
+}
+
+// rest says what becomes of what was asked for, and how to learn more.
+func (r *reach) rest(it string) (becomes, hint string) {
+	switch {
+	case r.written.Load():
+		return it + " goes on", "`proxyctl events -f` follows it, `proxyctl status` tells how far it is"
+	case r.connected.Load(): // the last bytes may have been on their way
+		return "whether proxyd was asked is not known", "`proxyctl history` tells whether it began"
+	default:
+		return "proxyd was not reached, so nothing was asked for", ""
+	}
+}
+
 // goesOn says of an error that ended only the waiting what becomes of the rest.
-func (c change) goesOn(err error, what, it string) error {
-	const hint = "`proxyctl events -f` follows it, `proxyctl status` tells how far it is"
+func (c change) goesOn(err error, far *reach, what, it string) error {
+	becomes, hint := far.rest(it)
 	switch {
 	case errors.Is(err, control.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		if c.timeout == 0 {
 			return err
 		}
 		return &control.Error{Code: control.Timeout,
-			Message: fmt.Sprintf("%s was not done within %s; %s goes on", what, c.timeout, it), Hint: hint}
+			Message: fmt.Sprintf("%s was not done within %s; %s", what, c.timeout, becomes), Hint: hint}
 	case errors.Is(err, context.Canceled):
 		return errors.Join(errInterrupted, &control.Error{Code: control.Failed,
-			Message: fmt.Sprintf("interrupted while waiting for %s; it goes on", what), Hint: hint})
+			Message: fmt.Sprintf("interrupted while waiting for %s; %s", what, becomes), Hint: hint})
 	default:
 		return err
 	}
