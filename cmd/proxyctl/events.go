@@ -62,12 +62,14 @@ func (a *app) past(ctx context.Context, client *control.Client, lines int, after
 			a.event(e)
 		}
 	}
-	return last, nil
+	return last, a.failure()
 }
 
 // follow writes new entries as they come. A stream that was cut is taken up
 // again where it ended, until proxyd itself is gone: then that is the error.
 func (a *app) follow(ctx context.Context, client *control.Client, last uint64) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for {
 		before := last
 		entries, err := client.Events(ctx, last)
@@ -77,6 +79,9 @@ func (a *app) follow(ctx context.Context, client *control.Client, last uint64) e
 		for e := range entries {
 			last = e.Seq
 			a.event(e)
+			if err := a.failure(); err != nil {
+				return err // the stream ends with ctx
+			}
 		}
 		if last == before {
 			// It ended without a word: proxyd ends, or does not want us.

@@ -19,12 +19,14 @@ func main() {
 
 // app is one call of proxyctl: where it speaks, and the flags of every verb.
 type app struct {
-	stdout, stderr       io.Writer
+	stdout               *output
+	stderr               io.Writer
 	outStyled, errStyled bool     // colours may be used there
 	moving               bool     // stderr is a terminal: progress redraws its line
 	environ              []string // of this process
 	dirs                 []string // that hold the runtime directories of services
 	began                bool     // the command line was understood
+	changed              bool     // proxyd did what it was asked for
 
 	service, socket, output string
 }
@@ -33,16 +35,20 @@ type app struct {
 func run(args []string, stdout, stderr io.Writer, getenv func(string) string, dirs []string) int {
 	styled := getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"
 	a := &app{
-		stdout: stdout, stderr: stderr, dirs: dirs, environ: os.Environ(),
+		stdout: &output{w: stdout}, stderr: stderr, dirs: dirs, environ: os.Environ(),
 		outStyled: styled && isTerminal(stdout),
 		errStyled: styled && isTerminal(stderr),
 		moving:    isTerminal(stderr) && getenv("TERM") != "dumb",
 	}
 	root := a.root()
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	root.SetOut(a.stdout)
 	root.SetErr(stderr)
-	return a.exit(root.ExecuteContext(context.Background()))
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		err = a.failure()
+	}
+	return a.exit(err)
 }
 
 // exitInterrupted is what a shell takes for "ended by ^C".
@@ -96,7 +102,7 @@ func (a *app) json(v any) {
 	if err != nil { // no type of ours can fail to encode
 		panic(err)
 	}
-	_, _ = a.stdout.Write(b)
+	_, _ = a.stdout.Write(b) // see failure
 }
 
 // say writes a line of data to stdout.

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -63,6 +64,8 @@ func descriptors() int {
 //
 //	fake NAME FILE       serve the scenario in FILE as service NAME
 //	exits CODE ARG...    run a command that must end with exactly CODE
+//	full ARG...          run a command with nowhere to write to, which must end
+//	                     with 1 and the reason
 //	polled NAME N        wait until N statuses were asked for
 //	asked NAME           print every request for a change so far
 //	gone NAME            end a fake
@@ -111,20 +114,31 @@ func TestScripts(t *testing.T) {
 				fmt.Fprint(ts.Stdout(), fakesOf(ts)[args[0]].requests())
 			},
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
-				err := ts.Exec(args[1], args[2:]...)
-				code := 0
-				var ended *exec.ExitError
-				if errors.As(err, &ended) {
-					code = ended.ExitCode()
-				} else {
-					ts.Check(err)
-				}
-				if strconv.Itoa(code) != args[0] {
-					ts.Fatalf("exit code %d, want %s", code, args[0])
+				exits(ts, args[0], args[1:]...)
+			},
+			"full": func(ts *testscript.TestScript, _ bool, args []string) {
+				exits(ts, "1", append([]string{"sh", "-c", `"$@" >/dev/full`, "sh"}, args...)...)
+				if stderr := ts.ReadFile("stderr"); !strings.Contains(stderr, "error: write output: ") || !strings.Contains(stderr, "no space left") {
+					ts.Fatalf("it does not say why it failed: %s", stderr)
 				}
 			},
 		},
 	})
+}
+
+// exits runs a command that must end with code.
+func exits(ts *testscript.TestScript, want string, args ...string) {
+	err := ts.Exec(args[0], args[1:]...)
+	code := 0
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		code = ended.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(code) != want {
+		ts.Fatalf("exit code %d, want %s", code, want)
+	}
 }
 
 type fakesKey struct{}

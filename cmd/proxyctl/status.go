@@ -118,6 +118,9 @@ func (a *app) watch(ctx context.Context) error {
 			a.showServices(a.stdout, services)
 			shown = string(now)
 		}
+		if err := a.failure(); err != nil {
+			return err
+		}
 		<-tick.C
 	}
 }

@@ -51,6 +51,7 @@ func (a *app) apply(ctx context.Context, c change) error {
 		return c.goesOn(err, &far, "the "+c.verb, "it")
 	}
 	p.clear()
+	a.changed = true
 	if a.output == "text" {
 		c.show(res)
 	}

@@ -50,7 +50,9 @@ func (o *options) check(ctx context.Context, w, notes io.Writer) error {
 	if where == "" {
 		where = "the command line"
 	}
-	fmt.Fprintf(w, "service %s: %s is fine\n", d.name, where)
+	if _, err := fmt.Fprintf(w, "service %s: %s is fine\n", d.name, where); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
 	return nil
 }
 

@@ -91,6 +91,11 @@ func TestCheckOfAGoodConfig(t *testing.T) {
 	if code, out := runProxyd(t, dir, "check", "--config", "web.toml"); code != 0 || !strings.Contains(out, "service web") {
 		t.Fatalf("exit %d\n%s", code, out)
 	}
+	full := exec.Command("/bin/sh", "-c", `exec "$0" check --config web.toml >/dev/full`, filepath.Join(bin, "proxyd"))
+	full.Dir = dir
+	if out, err := full.CombinedOutput(); err == nil || !strings.Contains(string(out), "write output") {
+		t.Fatalf("with nowhere to say it: %v\n%s", err, out)
+	}
 	if code, out := runProxyd(t, dir, "check", "--name", "web", "--listen", "127.0.0.1:0", "--", "/bin/cat", "{port}"); code != 0 {
 		t.Fatalf("without a file: exit %d\n%s", code, out)
 	}
