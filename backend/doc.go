@@ -28,7 +28,12 @@
 //     once and also with a full disk. A failed write is logged, and tried again
 //     with the next change, and after a while.
 //   - Only one stage, promote or revert runs at a time. A second one is refused
-//     by name. `stop` of the generation that is being started cancels the first.
+//     by name. `stop` of the generation that is being started cancels the first,
+//     and so does a revert to another one: what has no client yet does not stand
+//     in the way back.
+//   - `previous` is a generation that could serve when it was superseded. One
+//     that died as the current one is not, so a revert after proxyd's own goes
+//     nowhere, rather than to what has just failed.
 //   - Numbers of generations rise and are never used again: the next number is
 //     on disk before the first process of a generation starts.
 //

@@ -61,10 +61,19 @@ func (m *Machine) drained(e Drained) {
 		m.cancelTimers(g.id, TimerDrain)
 		m.record(WhatStandby, g, "", "")
 		m.emit(Save{})
-		m.setTimer(g.id, TimerKeep, Delay{After: m.policy.KeepPrevious})
+		m.setTimer(g.id, TimerKeep, Delay{After: m.keepPrevious()})
 	default:
 		m.stop(g, Stopped, "", "drained")
 	}
+}
+
+// keepPrevious is how long a standby is kept: at least as long as it may be
+// needed for the current generation's probation.
+func (m *Machine) keepPrevious() time.Duration {
+	if g := m.gens[m.current]; g != nil && g.probation {
+		return max(m.policy.KeepPrevious, m.policy.Probation)
+	}
+	return m.policy.KeepPrevious
 }
 
 // stop ends g's process, if it has one; then g is final, for why.
@@ -203,7 +212,7 @@ func (m *Machine) timerFired(e TimerFired) {
 		}
 	case TimerKeep:
 		if g.state == Standby {
-			m.stop(g, Stopped, "", fmt.Sprintf("stood by for %s", m.policy.KeepPrevious))
+			m.stop(g, Stopped, "", "stood by and was not needed (drain.keep_previous)")
 		}
 	case TimerStop:
 		switch {

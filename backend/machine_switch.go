@@ -48,15 +48,16 @@ func (m *Machine) promoteRequested(e PromoteRequested) {
 }
 
 func (m *Machine) revertRequested(e RevertRequested) {
-	if m.busy(e.Op) {
-		return
-	}
 	to := e.To
 	if to == 0 {
 		to = m.previous
 	}
+	if !m.givesWay(to) && m.busy(e.Op) {
+		return
+	}
 	if to == 0 {
-		m.refuse(e.Op, Refused, "`proxyctl status` lists the generations", "there is no previous generation to go back to")
+		m.refuse(e.Op, Refused, "`proxyctl revert --to GENERATION` goes to any that `proxyctl status` lists, also to one that has ended",
+			"there is no previous generation to go back to")
 		return
 	}
 	m.makeCurrent(e.Op, "revert", e.By, to, 0)
@@ -72,17 +73,43 @@ func (m *Machine) makeCurrent(op Op, verb, by string, id, ifCurrent uint64) {
 	case g.state == Current:
 		m.answer(op, Outcome{Verdict: Done, Gen: id, Previous: m.previous, Reason: fmt.Sprintf("generation %d is current already", id)})
 	case g.serves():
+		m.supersede(by, verb)
 		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent}
 		m.switchForOp(g)
 	case g.state == Stopped || g.state == Failed:
+		m.supersede(by, verb)
 		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent, started: true}
 		m.startOver(g, by)
 	case g.state == Stopping: // it is started once it has ended
+		m.supersede(by, verb)
 		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent, started: true}
 	case g.state == Starting:
 		m.refuse(op, Refused, "it is made current once it is ready", "generation %d is the first one and still starting", id)
 	default:
 		m.refuse(op, Refused, "wait until it has ended, then ask again", "generation %d is %s", id, g.state)
+	}
+}
+
+// givesWay says whether the operation in progress would be given up for a revert
+// to another generation: one that starts something which has no client yet. The
+// way back is never blocked by that.
+func (m *Machine) givesWay(to uint64) bool {
+	return !m.closing && m.op != nil && m.op.verb != "revert" && m.op.gen != to && m.pending == nil
+}
+
+// supersede gives up the operation in progress, if there is one, and what it has
+// started.
+func (m *Machine) supersede(by, verb string) {
+	op := m.op
+	if op == nil {
+		return
+	}
+	m.op = nil
+	g := m.gens[op.gen]
+	why := fmt.Sprintf("a %s came before generation %d was ready", verb, g.id)
+	m.answer(op.op, Outcome{Verdict: Superseded, Gen: g.id, Started: op.started, Reason: why})
+	if g.state == Starting {
+		m.stop(g, Stopped, by, why)
 	}
 }
 
@@ -167,7 +194,11 @@ func (m *Machine) switchTo(g *generation, how What, by, reason string) {
 	m.current = g.id
 	if old != nil {
 		p.oState = old.state
-		m.previous = old.id
+		if old.process == processUp {
+			m.previous = old.id
+		} else if m.previous == g.id { // nobody wants to go back to what has failed
+			m.previous = 0
+		}
 		switch old.process {
 		case processUp:
 			old.state = Draining
@@ -223,7 +254,8 @@ func (m *Machine) switched(e Switched) {
 		from = p.old.id
 	}
 	m.emit(Record{What: p.how, Gen: g.id, From: from, By: p.by, Reason: p.reason})
-	if p.how == WhatPromoted && p.old != nil && m.policy.Probation > 0 {
+	started := m.op != nil && m.op.gen == g.id && m.op.started
+	if (p.how == WhatPromoted || started) && p.old != nil && m.policy.Probation > 0 {
 		g.probation = true
 		m.setTimer(g.id, TimerProbation, Delay{After: m.policy.Probation})
 	}

@@ -85,6 +85,11 @@ func TestAGenerationThatDiesInProbationIsReverted(t *testing.T) {
 		t.Fatalf("history does not tell of the revert and why:\n%s", h)
 	}
 	d.awaitGeneration(2, "failed")
+	// Nobody who types revert now means the one that has failed.
+	if _, stderr, code := d.ctl("revert"); code != 1 || !strings.Contains(stderr, "no previous generation") {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+	d.mustAnswer("v1")
 }
 
 func TestACurrentGenerationThatDiesIsStartedAgainAndClientsWait(t *testing.T) {
