@@ -47,6 +47,7 @@ type daemon struct {
 	direct     *directPath
 	supervisor *backend.Supervisor
 	server     *control.Server
+	controls   int            // connections of the control socket
 	background sync.WaitGroup // what serve waits for
 }
 
@@ -195,8 +196,11 @@ func (d *daemon) openProxy() error {
 		places[place] = true
 	}
 	var err error
+	var reserve int
+	d.controls, reserve = divideDescriptors(descriptorLimit(), len(d.listeners), d.config.Drain.MaxDraining)
 	d.proxy, err = proxy.New(proxy.Config{
 		Listeners:        listeners,
+		Reserve:          reserve,
 		MaxConnections:   d.config.Limits.MaxConnections,
 		ConnectTimeout:   d.config.Limits.ConnectTimeout.D(),
 		IdleTimeout:      d.config.Limits.IdleTimeout.D(),
@@ -214,6 +218,8 @@ func (d *daemon) openControl(socket string) error {
 	c := control.Config{
 		Service: &service{supervisor: d.supervisor, listeners: d.listeners, direct: d.direct, reload: d.reload},
 		Log:     d.log.Named("control"),
+
+		MaxConnections: d.controls,
 	}
 	if d.units != nil {
 		c.Handover = d.units.handover

@@ -34,6 +34,49 @@ func TestExhaustedDescriptors(t *testing.T) {
 	d.mustAnswer("v2")
 }
 
+// Also with few descriptors, taken by clients and by half-sent requests on the
+// control socket.
+func TestAPromoteWithFewDescriptors(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve"), path: "relay", nofile: 128})
+	d.startServing()
+	for _, from := range []struct {
+		network, address string
+		n                int
+	}{{"tcp", d.address, 300}, {"unix", d.socket(), 100}} {
+		for range from.n {
+			c, err := net.Dial(from.network, from.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if from.network == "unix" {
+				_, _ = c.Write([]byte("GET /v1/sta")) // it may be shut out already
+			}
+		}
+	}
+	for _, verb := range [][]string{{"promote", "v2"}, {"revert"}, {"promote", "v3"}} {
+		if r := d.result(verb...); !r.Switched {
+			t.Fatalf("%v: %+v", verb, r)
+		}
+	}
+}
+
+func TestDescriptorsAreDivided(t *testing.T) {
+	for _, c := range []struct{ limit, listeners, draining, control, reserve int }{
+		{1 << 20, 1, 8, 64, 64 + 12*9 + 16},
+		{1 << 20, 20, 8, 64, 64 + 12*28 + 16},
+		{1 << 20, 1, 0, 64, 64 + 12*9 + 16},
+		{1024, 1, 8, 64, 64 + 12*9 + 16},
+		{256, 1, 8, 16, 128},
+		{40, 1, 8, 4, 20},
+	} {
+		control, reserve := divideDescriptors(c.limit, c.listeners, c.draining)
+		if control != c.control || reserve != c.reserve {
+			t.Errorf("%+v: %d and %d", c, control, reserve)
+		}
+	}
+}
+
 // max_connections lets the others wait in the queue.
 func TestMaxConnectionsWaitInTheQueue(t *testing.T) {
 	d := newDaemon(t, setup{command: self(t, "serve"), toml: "[limits]\nmax_connections = 2\n"})
