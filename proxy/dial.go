@@ -134,9 +134,24 @@ func (l *loop) unreached(c *conn, errno syscall.Errno) {
 	}
 	if c.cell >= 0 {
 		l.cells[c.cell].counts.failures.Add(1)
-		l.proxy.log.Debug("connect failed", "generation", l.cells[c.cell].route.generation, "error", errno)
+		l.proxy.tellUnreached(l.cells[c.cell].route.generation, errno, l.now)
 	}
 	l.abort(c)
+}
+
+// tellEvery is the least between two lines of one kind that clients can cause.
+const tellEvery = int64(time.Minute)
+
+// tellUnreached logs that a client was given up, with how many there were since
+// the last line.
+func (p *Proxy) tellUnreached(generation uint64, errno syscall.Errno, now int64) {
+	n := p.unreached.Add(1)
+	last := p.toldAt.Load()
+	if last != 0 && now-last < tellEvery || !p.toldAt.CompareAndSwap(last, now) {
+		return
+	}
+	p.unreached.Add(-n)
+	p.log.Warn("clients reset: the generation cannot be connected to", "generation", generation, "clients", n, "error", errno)
 }
 
 func (l *loop) tryLater(c *conn) {

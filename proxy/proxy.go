@@ -104,13 +104,16 @@ type Proxy struct {
 	paced           flags // of TCP sockets: paced, or none
 	limit           int64
 
-	mu      sync.Mutex // one change of route at a time
-	route   atomic.Pointer[Route]
-	taking  atomic.Bool // there is somebody to take clients for
-	held    atomic.Bool
-	live    atomic.Int64
-	open    atomic.Uint64 // listeners that clients are taken from, by index
-	empty   atomic.Pointer[empty]
+	mu     sync.Mutex // one change of route at a time
+	route  atomic.Pointer[Route]
+	taking atomic.Bool // there is somebody to take clients for
+	held   atomic.Bool
+	live   atomic.Int64
+	open   atomic.Uint64 // listeners that clients are taken from, by index
+	empty  atomic.Pointer[empty]
+	// Clients given up since the last line about them, and when that was.
+	unreached, toldAt atomic.Int64
+
 	crowded atomic.Bool  // some loop stopped accepting at the limit
 	emfile  atomic.Int64 // accepts that failed for want of descriptors or memory
 }

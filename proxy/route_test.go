@@ -1,13 +1,16 @@
 package proxy
 
 import (
+	"bytes"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 )
 
@@ -255,20 +258,28 @@ func TestConnectIsTriedAgain(t *testing.T) {
 	})
 	t.Run("never", func(t *testing.T) {
 		for _, network := range []string{"unix", "tcp"} {
-			f := newFront(t, "tcp", Config{Loops: 1, ConnectTimeout: 50 * time.Millisecond})
+			var log bytes.Buffer // read when all is counted
+			f := newFront(t, "tcp", Config{Loops: 1, ConnectTimeout: 50 * time.Millisecond,
+				Log: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Warn})})
 			ln := listenOn(t, network)
 			addr := ln.Addr()
 			ln.Close()
 			os.Remove(addr.String())
 			r := f.to(t, 1, addr)
 			f.Switch(r)
-			c := dial(t, f.ln)
-			if got := drain(c); got != "0 bytes 00000000, reset" {
-				t.Error(network, got)
+			for range 3 {
+				c := dial(t, f.ln)
+				if got := drain(c); got != "0 bytes 00000000, reset" {
+					t.Error(network, got)
+				}
 			}
-			eventually(t, "the failure is counted", func() bool {
-				return r.Counts() == Counts{Accepted: 1, ConnectFailures: 1}
+			eventually(t, "the failures are counted", func() bool {
+				return r.Counts() == Counts{Accepted: 3, ConnectFailures: 3}
 			})
+			f.Seal() // the loop has logged by then
+			if n := strings.Count(log.String(), "clients reset: the generation cannot be connected to: generation=1 clients=1 "); n != 1 {
+				t.Errorf("%d lines, want one for all:\n%s", n, log.String())
+			}
 		}
 	})
 }
