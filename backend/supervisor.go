@@ -2,10 +2,8 @@ package backend
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -62,22 +60,6 @@ type Supervisor struct {
 	served     bool // clients were let through at least once
 	finished   bool
 	watchers   map[chan Entry]bool
-}
-
-// member is what the Supervisor knows of a generation beside the Machine.
-type member struct {
-	state         State
-	since         time.Time
-	drainDeadline time.Time
-	plan          json.RawMessage
-	identity      json.RawMessage
-	run           Run
-	proof         *proof
-	endProof      context.CancelFunc
-	endStart      context.CancelFunc // while it starts
-	lastRun       Run                // the run of the last start, ended or not
-	lastLines     []string           // of a start that came to nothing
-	notice        string
 }
 
 // Answered is the answer to a request, with the last lines that the generation
@@ -228,175 +210,6 @@ func (s *Supervisor) step(e Event) {
 	}
 }
 
-// stamp notes when each generation came into its state: the Machine has no
-// clock. A switch is not noted before it came about, because one that fails puts
-// the states back.
-func (s *Supervisor) stamp() {
-	if s.machine.pending != nil {
-		return
-	}
-	for id, g := range s.machine.gens {
-		m := s.member(id)
-		if m.state != g.state {
-			m.state, m.since = g.state, time.Now()
-			if g.state != Draining {
-				m.drainDeadline = time.Time{}
-			}
-		}
-	}
-}
-
-// forget drops what the Machine has pruned.
-func (s *Supervisor) forget() {
-	for id := range s.gens {
-		if s.machine.gens[id] == nil {
-			delete(s.gens, id)
-			s.cfg.Router.Close(id)
-		}
-	}
-	for key := range s.timers {
-		if key.gen != 0 && s.machine.gens[key.gen] == nil {
-			s.cancelTimer(key)
-		}
-	}
-}
-
-func (s *Supervisor) member(id uint64) *member {
-	m := s.gens[id]
-	if m == nil {
-		m = &member{}
-		s.gens[id] = m
-	}
-	return m
-}
-
-// boot goes on from the durable state: what outlived proxyd is adopted, what
-// belongs to nothing is ended.
-func (s *Supervisor) boot(ctx context.Context) {
-	d := s.cfg.Durable
-	if !s.cfg.Known {
-		d = s.rebuild(ctx)
-	}
-	d.Next = max(d.Next, s.cfg.History.Highest()+1)
-	s.machine = NewMachine(s.cfg.Policy, d)
-	s.heldUntil = d.HeldUntil
-	var found []Event
-	var keep []uint64
-	for _, r := range d.Generations {
-		m := s.member(r.ID)
-		m.state, m.since, m.drainDeadline, m.plan, m.identity = r.State, r.Since, r.DrainDeadline, r.Plan, r.Identity
-		if m.since.IsZero() {
-			m.since = time.Now()
-		}
-		if len(r.Identity) == 0 {
-			continue
-		}
-		run, err := s.cfg.Driver.Adopt(ctx, Launch{ID: r.ID, Release: r.Release, Plan: r.Plan}, r.Identity)
-		if err == nil {
-			err = s.open(r.ID, m, run)
-		}
-		if err != nil {
-			if !errors.Is(err, ErrGone) {
-				s.log.Error("cannot take over a running generation", "generation", r.ID, "error", err)
-			}
-			m.run, m.identity = nil, nil
-			found = append(found, Lost{Gen: r.ID})
-			continue
-		}
-		keep = append(keep, r.ID)
-		found = append(found, Adopted{Gen: r.ID})
-		s.attend(r.ID, m)
-	}
-	if err := s.cfg.Driver.Sweep(ctx, keep); err != nil {
-		s.log.Error("cannot end left-over processes", "error", err)
-	}
-	for _, e := range found {
-		s.step(e)
-	}
-	s.step(Booted{Release: s.cfg.Release})
-	if d.Held && !d.HeldUntil.IsZero() {
-		s.step(HoldRequested{Limit: Delay{After: max(time.Until(d.HeldUntil), time.Millisecond)}})
-	}
-}
-
-// rebuild makes a state of what runs, for when none can be read. The generation
-// that history saw made current last is taken for the current one, else the one
-// with the highest number.
-func (s *Supervisor) rebuild(ctx context.Context) Durable {
-	found, err := s.cfg.Driver.Found(ctx)
-	if err != nil {
-		s.log.Error("cannot look for running generations", "error", err)
-	}
-	var d Durable
-	for _, f := range found {
-		if f.Release == "" { // its program has overwritten its environment
-			f.Release = s.cfg.History.release(f.ID)
-		}
-		plan, err := s.cfg.Driver.Plan(f.ID, f.Release)
-		if err != nil {
-			s.log.Error("cannot plan a found generation", "generation", f.ID, "error", err)
-			continue
-		}
-		d.Generations = append(d.Generations, DurableGeneration{
-			ID: f.ID, Release: f.Release, State: Draining, Origin: string(originStage), Plan: plan, Identity: f.Identity,
-		})
-		d.Current = max(d.Current, f.ID)
-		d.Next = max(d.Next, f.ID+1)
-	}
-	runs := func(id uint64) bool {
-		return slices.ContainsFunc(d.Generations, func(r DurableGeneration) bool { return r.ID == id })
-	}
-	for _, e := range s.cfg.History.Last(0) {
-		if (e.Event == WhatPromoted || e.Event == WhatReverted) && runs(e.Gen) {
-			d.Current, d.Previous = e.Gen, 0
-			if e.From != e.Gen && runs(e.From) {
-				d.Previous = e.From
-			}
-		}
-	}
-	for i := range d.Generations {
-		if d.Generations[i].ID == d.Current {
-			d.Generations[i].State = Current
-			s.log.Warn("the state is lost: a running generation is taken for the current one", "generation", d.Current)
-		}
-	}
-	return d
-}
-
-// durable gives the whole durable state, stamped.
-func (s *Supervisor) durable() Durable {
-	d := s.machine.durable()
-	d.Service = s.cfg.Service
-	if d.Held {
-		d.HeldUntil = s.heldUntil
-	}
-	for i := range d.Generations {
-		r := &d.Generations[i]
-		m := s.member(r.ID)
-		r.Since, r.DrainDeadline, r.Plan, r.Identity = m.since, m.drainDeadline, m.plan, m.identity
-		if r.State != m.state { // a switch is being made
-			r.Since, r.DrainDeadline = time.Now(), time.Time{}
-		}
-	}
-	return d
-}
-
-// saveAgain is when a state that could not be written is written again, where no
-// change did that before: a revert on a full disk must not be forgotten for ever.
-const saveAgain = 30 * time.Second
-
-func (s *Supervisor) save() {
-	if s.again != nil {
-		s.again.Stop()
-		s.again = nil
-	}
-	memory, err := s.cfg.Store.Save(s.durable())
-	if err != nil {
-		s.log.Error("cannot write the state", "error", err, "kept_in_runtime_directory", memory)
-		s.again = time.AfterFunc(saveAgain, func() { _ = s.call(s.ctx, s.save) })
-	}
-}
-
 func (s *Supervisor) inFlight() uint64 {
 	var n uint64
 	for id := range s.gens {
@@ -412,36 +225,4 @@ func (s *Supervisor) endTimers() {
 	if s.again != nil {
 		s.again.Stop()
 	}
-}
-
-func (s *Supervisor) logFor(id uint64) hclog.Logger {
-	log := s.log.With("generation", id)
-	if g := s.machine.gens[id]; g != nil {
-		log = log.With("release", g.release)
-	}
-	return log
-}
-
-// noticed keeps the generation's own status line and lets its proof know.
-func (m *member) noticed(n Notice) {
-	switch {
-	case n.Status != "":
-		m.notice = n.Status
-	case n.Stopping:
-		m.notice = "it says that it is stopping"
-	}
-	if m.proof != nil {
-		m.proof.tell(n)
-	}
-}
-
-// reasonWith adds what the readiness check last saw.
-func (m *member) reasonWith(reason string) string {
-	if m.proof == nil {
-		return reason
-	}
-	if last := m.proof.lastFailure(); last != "" {
-		return fmt.Sprintf("%s; its %s check last said: %s", reason, m.proof.readiness.Check, last)
-	}
-	return reason
 }
