@@ -41,11 +41,12 @@ type served struct {
 var keepRequest = request(askKeep, 0)
 
 // backendMain is the re-executed bench: backend [--tcp ADDRESS] [--unix PATH]
-// [--while PID]. It ends when the process of that PID has ended.
+// [--handed] [--while PID]. It ends when the process of that PID has ended.
 func backendMain(args []string) error {
 	flags := flag.NewFlagSet("backend", flag.ContinueOnError)
 	tcp := flags.String("tcp", "", "address to listen on")
 	path := flags.String("unix", "", "socket to listen on")
+	handed := flags.Bool("handed", false, "take descriptor 3, which is a listening TCP socket")
 	while := flags.Int("while", 0, "process to live as long as")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -63,6 +64,14 @@ func backendMain(args []string) error {
 		if err != nil {
 			return err
 		}
+		fds = append(fds, fd)
+	}
+	if *handed {
+		const fd = 3 // the first one of sd_listen_fds(3)
+		if err := errors.Join(unix.SetNonblock(fd, true), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)); err != nil {
+			return fmt.Errorf("take socket: %w", err)
+		}
+		unix.CloseOnExec(fd)
 		fds = append(fds, fd)
 	}
 	if len(fds) == 0 {

@@ -133,6 +133,17 @@ func (res *results) bars(kind string) []bar {
 	all = append(all,
 		judge("promote: p99.9 around, to steady", 1.2, false, plain(res.values(kind, "promote", us, "ratio"))),
 		judge("promote: failed requests", 0, false, plain(res.values(kind, "promote", us, "failures"))))
+	if kind == "tcp" { // the backend is the same for both
+		for _, w := range []string{"keep-64", "connect"} {
+			for _, metric := range []string{"machine_cpu", "p99"} {
+				f := relative(res.values(kind, w, "direct", metric), res.values(kind, w, "none", metric))
+				all = append(all, judge(w+" direct: "+strings.ReplaceAll(metric, "_cpu", " CPU")+", to no proxy", 1.02, false, f))
+			}
+		}
+		all = append(all,
+			judge("promote direct: first request after one, ms", 1, false, plain(res.values(kind, "promote", "direct", "first"))),
+			judge("promote direct: failed requests", 0, false, plain(res.values(kind, "promote", "direct", "failures"))))
+	}
 	for i := range all {
 		all[i].Backend = kind
 	}

@@ -35,7 +35,7 @@ func (b *bench) measurePromotes(ctx context.Context, w *workload, r *running) (m
 	start := time.Now()
 	ended := make(chan loadEnd, 1)
 	go runLoad(ctx, ld, j, ended)
-	at, slowest, perr := promoteAll(ctx, r, b, count, start)
+	at, slowest, first, perr := promoteAll(ctx, r, b, count, start)
 	ld.finish()
 	end := <-ended
 	if err := errors.Join(perr, end.err); err != nil {
@@ -43,7 +43,7 @@ func (b *bench) measurePromotes(ctx context.Context, w *workload, r *running) (m
 	}
 	m.Seconds, m.Requests, m.Failures = end.took.Seconds(), end.requests, end.failures
 	m.Promotes = windows(end.samples, at)
-	m.Promotes.SwitchMS = slowest.Seconds() * 1e3
+	m.Promotes.SwitchMS, m.Promotes.FirstMS = slowest.Seconds()*1e3, first.Seconds()*1e3
 	r.backends, err = currentPID(ctx, r.control)
 	return m, err
 }
@@ -60,31 +60,36 @@ func runLoad(ctx context.Context, ld *load, j job, ended chan<- loadEnd) {
 }
 
 // promoteAll gives the times of the promotes since start, in nanoseconds, each
-// the middle of its call, and how long the slowest call took. Staging comes three
-// seconds before: starting the service's own process is not the cost
-// of a switch.
-func promoteAll(ctx context.Context, r *running, b *bench, count int, start time.Time) (at []int64, slowest time.Duration, err error) {
+// the middle of its call, how long the slowest call took, and how long the slowest
+// first request after one, over a connection of its own. Staging comes three seconds
+// before: starting the service's own process is not the cost of a switch.
+func promoteAll(ctx context.Context, r *running, b *bench, count int, start time.Time) (at []int64, slowest, first time.Duration, err error) {
 	for range count {
 		b.releases++
 		staged, err := r.control.Stage(ctx, control.StageRequest{Release: fmt.Sprintf("r%d", b.releases)})
 		if err != nil {
-			return nil, 0, fmt.Errorf("stage: %w", err)
+			return nil, 0, 0, fmt.Errorf("stage: %w", err)
 		}
 		if err := pause(ctx, 3*time.Second); err != nil {
-			return nil, 0, err
+			return nil, 0, 0, err
 		}
 		began := time.Since(start)
 		if _, err := r.control.Promote(ctx, control.PromoteRequest{Generation: staged.Generation}); err != nil {
-			return nil, 0, fmt.Errorf("promote: %w", err)
+			return nil, 0, 0, fmt.Errorf("promote: %w", err)
 		}
 		took := time.Since(start) - began
 		slowest = max(slowest, took)
+		asked := time.Now()
+		if err := tryOnce(ctx, r.front); err != nil {
+			return nil, 0, 0, fmt.Errorf("ask after promote: %w", err)
+		}
+		first = max(first, time.Since(asked))
 		at = append(at, int64(began+took/2))
 		if err := pause(ctx, time.Second); err != nil {
-			return nil, 0, err
+			return nil, 0, 0, err
 		}
 	}
-	return at, slowest, nil
+	return at, slowest, first, nil
 }
 
 // pause waits; it is the load's time that passes, not something awaited.

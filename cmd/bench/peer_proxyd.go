@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/seed8fae2174/proxyd/backend/control"
@@ -29,8 +30,8 @@ name    = "bench"
 address = %q
 
 [backend]
-command = [%q, "backend", %q, %q, "--while", %q]
-path    = "relay"
+command = [%s]
+path    = %q
 release = "first"
 
 [ready]
@@ -41,16 +42,30 @@ keep_previous = "1s"
 `
 
 func startProxyd(ctx context.Context, b *bench, p place) (*running, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	flag, value := "--tcp", "127.0.0.1:{port}"
 	if p.kind == "unix" {
 		flag, value = "--unix", "{socket}"
 	}
+	return startOurs(ctx, b, p, "relay", flag, value)
+}
+
+func startDirect(ctx context.Context, b *bench, p place) (*running, error) {
+	return startOurs(ctx, b, p, "direct", "--handed")
+}
+
+// startOurs starts proxyd with a path and with what tells the backend where to
+// listen.
+func startOurs(ctx context.Context, b *bench, p place, path string, listen ...string) (*running, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	var command []string
+	for _, word := range append(append([]string{self, "backend"}, listen...), "--while", strconv.Itoa(os.Getpid())) {
+		command = append(command, strconv.Quote(word))
+	}
 	config := filepath.Join(p.dir, "proxyd.toml")
-	text := fmt.Appendf(nil, proxydConfig, p.front, self, flag, value, strconv.Itoa(os.Getpid()))
+	text := fmt.Appendf(nil, proxydConfig, p.front, strings.Join(command, ", "), path)
 	if err := os.WriteFile(config, text, 0o644); err != nil {
 		return nil, err
 	}

@@ -16,6 +16,8 @@ func allPeers() []*peer {
 	return []*peer{
 		{name: "proxyd", about: "built from this tree, as `proxyd --config FILE`, path relay, defaults", unix: true, ours: true,
 			perConn: 2, find: findProxyd, start: startProxyd},
+		{name: "direct", about: "the same, path direct: the kernel gives each client to the backend, by TCP", unix: true, ours: true,
+			perConn: 0, find: findProxyd, start: startDirect},
 		{name: "haproxy", about: "mode tcp, option splice-auto, nbthread 2", unix: true,
 			perConn: 2, find: findHAProxy, start: startHAProxy},
 		{name: "nginx", about: "stream, worker_processes 2, no access log", unix: true,

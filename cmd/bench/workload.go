@@ -107,6 +107,7 @@ type promoted struct {
 	Steady    float64 `json:"steady_us"`
 	Earlier   float64 `json:"earlier_us"` // the second before the steady one
 	SwitchMS  float64 `json:"switch_ms"`  // the slowest promote call
+	FirstMS   float64 `json:"first_ms"`   // the slowest first request after one, connect and all
 	AroundMax float64 `json:"around_max_us"`
 }
 
@@ -145,6 +146,7 @@ func (w *workload) metrics() []metric {
 			{"worst", "worst around µs", false, always(func(m measurement) float64 { return m.Promotes.AroundMax })},
 			{"failures", "failures", false, always(func(m measurement) float64 { return float64(m.Failures.total()) })},
 			{"switch", "promote call ms", false, always(func(m measurement) float64 { return m.Promotes.SwitchMS })},
+			{"first", "first after ms", false, always(func(m measurement) float64 { return m.Promotes.FirstMS })},
 		}
 	default:
 		return []metric{
