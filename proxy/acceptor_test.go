@@ -24,6 +24,7 @@ const acceptorVar = "PROXY_TEST_ACCEPTOR"
 //	accept N   take N more
 //	close N    close the N oldest
 //	shut       end the sending half of the newest
+//	serve N    accept all that come from now on, and answer each with N
 //	fork       give all of them to a worker, and keep none
 func playAcceptor() {
 	var conns []int
@@ -47,6 +48,8 @@ func playAcceptor() {
 				unix.Close(fd)
 			}
 			conns = conns[n:]
+		case "serve":
+			go serveAll(n)
 		case "shut":
 			_ = unix.Shutdown(conns[len(conns)-1], unix.SHUT_WR)
 		case "fork":
@@ -65,6 +68,27 @@ func playAcceptor() {
 			conns, worker = nil, pid
 		}
 		fmt.Println(len(conns), worker)
+	}
+}
+
+// serveAll ends with the process.
+func serveAll(n int) {
+	for {
+		fd, _, err := unix.Accept4(3, unix.SOCK_CLOEXEC)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "accept:", err)
+			return
+		}
+		go answerOne(fd, n)
+	}
+}
+
+// answerOne reads a byte and answers with another. It ends with its client.
+func answerOne(fd, n int) {
+	defer unix.Close(fd)
+	var b [1]byte
+	if got, err := unix.Read(fd, b[:]); got == 1 && err == nil {
+		_, _ = unix.Write(fd, []byte{byte(n)})
 	}
 }
 

@@ -30,6 +30,8 @@ import (
 //	            argument exists
 //	flip        says whether its socket has O_NONBLOCK, changes that, and exits
 //	stubborn    serves, and ignores TERM
+//	slow        answers one client after the other, once the file of the next
+//	            argument exists
 //	escape      serves, and leaves a grandchild in a session of its own, whose
 //	            number it writes to the file of the next argument
 func runTestBackend(mode string, args []string) {
@@ -63,6 +65,9 @@ func runTestBackend(mode string, args []string) {
 	if err != nil {
 		fmt.Println("cannot listen:", err)
 		os.Exit(1)
+	}
+	if mode == "slow" {
+		l = &waitingListener{l, args[0]}
 	}
 	server := &http.Server{Handler: testHandler(release)}
 	if mode != "stubborn" {
@@ -167,5 +172,20 @@ func leaveGrandchild(pidFile string) {
 	cmd := exec.Command("/bin/sh", "-c", `setsid "$0" backend orphan 3<&0 >/dev/null 2>&1 & echo $! > "$1.new"; mv "$1.new" "$1"`, self, pidFile)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		fmt.Println("cannot leave a grandchild:", err, string(out))
+	}
+}
+
+// waitingListener accepts nothing before a file exists.
+type waitingListener struct {
+	net.Listener
+	path string
+}
+
+func (l *waitingListener) Accept() (net.Conn, error) {
+	for {
+		if _, err := os.Stat(l.path); err == nil {
+			return l.Listener.Accept()
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }

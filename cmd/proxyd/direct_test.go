@@ -1,10 +1,20 @@
 package main
 
 import (
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/seed8fae2174/proxyd/backend/control"
 )
 
 // The tests that hold on both paths. They run over the direct one, as proxyd
@@ -28,15 +38,11 @@ func TestOverTheRelay(t *testing.T) {
 	if os.Getenv(pathVar) != "" {
 		return // this is that run
 	}
-	tops := map[string]bool{}
+	var tops []string
 	for _, name := range onBothPaths {
-		tops[strings.SplitN(name, "/", 2)[0]] = true
+		tops = append(tops, strings.SplitN(name, "/", 2)[0])
 	}
-	var list []string
-	for name := range tops {
-		list = append(list, name)
-	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^("+strings.Join(list, "|")+")$", "-test.short", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run", "^("+strings.Join(tops, "|")+")$", "-test.short", "-test.v")
 	cmd.Env = append(os.Environ(), pathVar+"="+pathRelay)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -49,15 +55,281 @@ func TestOverTheRelay(t *testing.T) {
 	}
 }
 
-// What is not said of the path is the direct one, where generations are handed
-// TCP sockets.
-func TestTheDirectPathIsTaken(t *testing.T) {
-	if os.Getenv(pathVar) != "" {
-		t.Skip("over the relay")
+// mustBeDirect wants the current generation on the direct path.
+func (d *daemonUnderTest) mustBeDirect() {
+	d.t.Helper()
+	if l := d.status().Listeners; len(l) != 1 || l[0].Path != pathDirect || l[0].Reason != "" || l[0].Address != d.address {
+		d.t.Fatalf("listeners: %+v", l)
 	}
+}
+
+func TestTheDirectPathIsTaken(t *testing.T) {
 	d := newDaemon(t, setup{command: self(t, "serve")})
 	d.startServing()
-	if l := d.status().Listeners; len(l) != 1 || l[0].Path != pathDirect || l[0].Reason != "" || l[0].Address != d.address {
-		t.Fatalf("listeners: %+v", l)
+	d.mustBeDirect()
+}
+
+// What cannot be direct is served by the relay, and status says why.
+func TestReasonsForTheRelay(t *testing.T) {
+	socket := filepath.Join(shortTempDir(t), "web.sock")
+	serve := self(t, "serve")
+	for reason, s := range map[string]setup{
+		"unix listener":                      {command: serve, address: "unix:" + socket},
+		"backend binds by itself":            {command: self(t, "bind", "{address}")},
+		`path = "relay"`:                     {command: serve, path: pathRelay},
+		"limits.max_connections is for":      {command: serve, toml: "[limits]\nmax_connections = 5\n"},
+		"limits.idle_timeout is for":         {command: serve, toml: "[limits]\nidle_timeout = \"1h\"\n"},
+		"backend.family is for":              {command: serve, backend: `family = "unix"`},
+		`listener "http" speaks the PROXY p`: {command: self(t, "serve"), listener: `proxy_protocol = "v1"`},
+	} {
+		t.Run(reason, func(t *testing.T) {
+			if s.path == "" {
+				s.path = pathAuto
+			}
+			d := newDaemon(t, s)
+			d.start()
+			d.await("generation 1", func() bool { return len(d.status().Generations) == 1 })
+			l := d.status().Listeners
+			if len(l) != 1 || l[0].Path != pathRelay || !strings.HasPrefix(l[0].Reason, reason) {
+				t.Fatalf("listeners: %+v", l)
+			}
+			if out := d.mustCtl("status"); !strings.Contains(out, "relay ("+reason) {
+				t.Errorf("status shows\n%s", out)
+			}
+		})
 	}
+}
+
+// Where the config insists on the direct path and it cannot be, that is an error
+// that names the key.
+func TestDirectThatCannotBe(t *testing.T) {
+	for want, s := range map[string]setup{
+		"limits.max_connections: holds for the relay only": {command: self(t, "serve"), toml: "[limits]\nmax_connections = 5\n"},
+		`backend.path: "direct" needs a program that is`:   {command: self(t, "bind", "{address}")},
+		`backend.path: "direct" needs TCP listeners`:       {command: self(t, "serve"), address: "unix:/tmp/none.sock"},
+	} {
+		s.path = pathDirect
+		d := newDaemon(t, s)
+		d.launch()
+		<-d.ended
+		d.cmd = nil
+		if !strings.Contains(d.log.String(), want) {
+			t.Errorf("it says %q, not %q", d.log, want)
+		}
+	}
+}
+
+// A burst of clients that nobody accepts yet is spread over the queues of two
+// generations by switches, and none is lost: neither what waits in the queue of
+// a generation that is killed while it drains, nor in that of the current one.
+func TestFullQueuesAcrossSwitchesAndKills(t *testing.T) {
+	const each = 300
+	dir := shortTempDir(t)
+	gate := filepath.Join(dir, "open")
+	d := newDaemon(t, setup{command: self(t, "slow", gate), path: pathDirect, toml: "[promote]\nprobation = \"0s\"\n"})
+	touch(t, gate)
+	d.startServing()
+	d.mustCtl("promote", "v2")
+	d.awaitGeneration(1, "standby")
+	d.mustAnswer("v2")
+	remove(t, gate)
+	for _, id := range []uint64{1, 2} { // both are in accept, which one client ends
+		d.switchTo(id)
+		_ = d.burst(1)
+	}
+	var clients []*asking
+	burst := func() { clients = append(clients, d.burst(each)...) }
+	d.switchTo(1)
+	burst()
+	d.switchTo(2)
+	burst()
+	d.switchTo(1)
+	burst()
+	if n := d.generation(2).InFlight; n < each {
+		t.Fatalf("%d in flight on generation 2, which has %d in its queue", n, each)
+	}
+	kill(t, d.generation(2).PID) // it drains
+	d.awaitGeneration(2, "failed", "stopped")
+	burst()
+	kill(t, d.generation(1).PID) // it is current
+	burst()
+	touch(t, gate)
+	for i, c := range clients {
+		if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "v1 1") {
+			t.Fatalf("client %d of %d got %q, %v", i, len(clients), answer, err)
+		}
+		c.Close()
+	}
+}
+
+// switchTo makes one of two running generations current.
+func (d *daemonUnderTest) switchTo(id uint64) {
+	d.t.Helper()
+	if d.status().Current != id {
+		d.mustCtl("revert", "--to", fmt.Sprint(id))
+	}
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// asking is a client that has sent its request.
+type asking struct{ net.Conn }
+
+func (d *daemonUnderTest) burst(n int) (clients []*asking) {
+	d.t.Helper()
+	for range n {
+		c, err := net.Dial("tcp", d.address)
+		if err != nil {
+			d.t.Fatalf("refused: %v", err)
+		}
+		d.t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(patience))
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+		clients = append(clients, &asking{c})
+	}
+	return clients
+}
+
+// proxyd is killed again and again under load, and promotes after each return:
+// no client notices, as proxyd is not in their way. The sockets are its own, had
+// back from the generations; systemd's are tried in systemd/trial.
+func TestKilledUnderLoadAndNobodyNotices(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve"), path: pathDirect})
+	d.startServing()
+	idle := dialEcho(t, d.address)
+	l := startTraffic(t, d.address)
+	for i := range 3 {
+		pid := d.generation(d.status().Current).PID
+		d.kill9()
+		l.runFor(50) // with nobody there
+		d.start()
+		d.awaitState("serving")
+		d.mustBeDirect()
+		if got := d.generation(d.status().Current).PID; got != pid {
+			t.Fatalf("the current generation was not taken over: process %d, was %d", got, pid)
+		}
+		release := fmt.Sprintf("v%d", i+2)
+		d.mustCtl("promote", release)
+		d.mustAnswer(release)
+		l.runFor(50)
+		idle.say(t, "hi", "v1 hi")
+	}
+	l.stop()
+	l.check()
+	d.await("the idle connection to be the last on generation 1", func() bool { return d.generation(1).InFlight == 1 })
+	idle.say(t, "hi", "v1 hi")
+	idle.conn.Close()
+	d.awaitGeneration(1, "stopped")
+}
+
+// Switches back to back under connection-per-request load: nothing is
+// refused, reset or unanswered, and each request is answered by a generation
+// that was current at its connect or later.
+func TestSwitchesBackToBackUnderLoad(t *testing.T) {
+	switches := 200
+	if testing.Short() {
+		switches = 20
+	}
+	d := newDaemon(t, setup{command: self(t, "serve"), path: pathDirect, toml: "[promote]\nprobation = \"0s\"\n"})
+	d.startServing()
+	d.mustCtl("promote", "v2")
+	d.mustAnswer("v2")
+	log := &switchLog{current: []uint64{2}}
+	var done, wrong atomic.Int64
+	var first atomic.Pointer[string]
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Add(1)
+		go func() { // ends with stop
+			defer clients.Done()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				from := log.now()
+				got, err := ask(d.address)
+				if err != nil || !log.allows(from, got) {
+					wrong.Add(1)
+					why := fmt.Sprintf("answer %q, %v; current since then: %v", got, err, log.since(from))
+					first.CompareAndSwap(nil, &why)
+				}
+				done.Add(1)
+			}
+		}()
+	}
+	client := control.NewClient(d.socket())
+	for i := range switches {
+		to := uint64(1 + i%2)
+		log.about(to)
+		if r, err := client.Revert(t.Context(), control.RevertRequest{To: to}); err != nil || !r.Switched || r.Started {
+			t.Fatalf("revert to %d: %+v, %v", to, r, err)
+		}
+		log.is(to)
+	}
+	close(stop)
+	clients.Wait()
+	if n := wrong.Load(); n > 0 {
+		t.Fatalf("%d of %d requests went wrong, the first: %s", n, done.Load(), *first.Load())
+	}
+	if done.Load() < int64(switches) {
+		t.Fatalf("only %d requests over %d switches", done.Load(), switches)
+	}
+	t.Logf("%d requests over %d switches", done.Load(), switches)
+}
+
+// switchLog knows which generation was current when. While a switch is under
+// way both may answer.
+type switchLog struct {
+	mu      sync.Mutex
+	current []uint64
+	settled int // the first of current that may still answer
+}
+
+func (s *switchLog) about(to uint64) { s.mu.Lock(); s.current = append(s.current, to); s.mu.Unlock() }
+func (s *switchLog) is(uint64)       { s.mu.Lock(); s.settled = len(s.current) - 1; s.mu.Unlock() }
+func (s *switchLog) now() int        { s.mu.Lock(); defer s.mu.Unlock(); return s.settled }
+
+func (s *switchLog) since(from int) []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]uint64(nil), s.current[from:]...)
+}
+
+func (s *switchLog) allows(from int, answer string) bool {
+	for _, id := range s.since(from) {
+		if strings.HasSuffix(answer, fmt.Sprintf(" %d", id)) {
+			return true
+		}
+	}
+	return false
+}
+
+// ask sends one request over a connection of its own. It spares the test what
+// net/http does beside that.
+func ask(address string) (string, error) {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(c)
+	if err != nil {
+		return "", err
+	}
+	_, body, ok := strings.Cut(string(b), "\r\n\r\n")
+	if !ok {
+		return "", fmt.Errorf("answered with %q", b)
+	}
+	return strings.TrimSpace(body), nil
 }
