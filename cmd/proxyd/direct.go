@@ -139,15 +139,6 @@ func (p *directPath) listeners(fds []int) (list []activation.Listener) {
 	return list
 }
 
-// address gives the address at which a listener with a group is reached; without
-// one it is no address that anybody listens on.
-func (p *directPath) address(listener string) net.Addr {
-	if p.direct == nil {
-		return &net.TCPAddr{}
-	}
-	return p.direct.Reach(listener)
-}
-
 // release takes back what was lent.
 func (p *directPath) release(id uint64) {
 	p.mu.Lock()
