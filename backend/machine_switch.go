@@ -66,23 +66,23 @@ func (m *Machine) revertRequested(e RevertRequested) {
 // makeCurrent switches to a known generation: at once if it runs, else it is
 // started and proven first.
 func (m *Machine) makeCurrent(op Op, verb, by string, id, ifCurrent uint64) {
-	g := m.gens[id]
+	g, before := m.gens[id], m.op
 	switch {
 	case g == nil:
 		m.refuse(op, Refused, "`proxyctl status` lists the generations", "there is no generation %d", id)
 	case g.state == Current:
 		m.answer(op, Outcome{Verdict: Done, Gen: id, Previous: m.previous, Reason: fmt.Sprintf("generation %d is current already", id)})
 	case g.serves():
-		m.supersede(by, verb)
 		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent}
 		m.switchForOp(g)
+		m.supersede(before, by, verb)
 	case g.state == Stopped || g.state == Failed:
-		m.supersede(by, verb)
 		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent, started: true}
 		m.startOver(g, by)
+		m.supersede(before, by, verb)
 	case g.state == Stopping: // it is started once it has ended
-		m.supersede(by, verb)
 		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent, started: true}
+		m.supersede(before, by, verb)
 	case g.state == Starting:
 		m.refuse(op, Refused, "it is made current once it is ready", "generation %d is the first one and still starting", id)
 	default:
@@ -97,14 +97,12 @@ func (m *Machine) givesWay(to uint64) bool {
 	return !m.closing && m.op != nil && m.op.verb != "revert" && m.op.gen != to && m.pending == nil
 }
 
-// supersede gives up the operation in progress, if there is one, and what it has
-// started.
-func (m *Machine) supersede(by, verb string) {
-	op := m.op
+// supersede gives up the operation that was in progress, if there was one, and
+// what it has started. It comes after the switch, which is what is wanted.
+func (m *Machine) supersede(op *operation, by, verb string) {
 	if op == nil {
 		return
 	}
-	m.op = nil
 	g := m.gens[op.gen]
 	why := fmt.Sprintf("a %s came before generation %d was ready", verb, g.id)
 	m.answer(op.op, Outcome{Verdict: Superseded, Gen: g.id, Started: op.started, Reason: why})
