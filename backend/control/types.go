@@ -46,6 +46,7 @@ type Generation struct {
 	ID               uint64     `json:"id"`
 	Release          string     `json:"release"`
 	State            string     `json:"state"`
+	Path             string     `json:"path,omitempty"` // relay, direct; direct: only in-flight connections are counted
 	InFlight         uint64     `json:"in_flight"`
 	Accepted         uint64     `json:"accepted"`
 	ConnectFailures  uint64     `json:"connect_failures"`

@@ -205,7 +205,10 @@ var stateStyles = map[string]style{
 }
 
 func generationRow(g control.Generation, previous uint64, now time.Time) []cell {
-	pid, since := "-", "-"
+	pid, since, accepted := "-", "-", "-"
+	if g.Path != "direct" { // there nobody counts them
+		accepted = strconv.FormatUint(g.Accepted, 10)
+	}
 	if g.PID != 0 {
 		pid = strconv.Itoa(g.PID)
 	}
@@ -233,7 +236,7 @@ func generationRow(g control.Generation, previous uint64, now time.Time) []cell 
 		{text: clean(g.Release)},
 		{text: clean(g.State), style: stateStyles[g.State]},
 		{text: strconv.FormatUint(g.InFlight, 10), right: true},
-		{text: strconv.FormatUint(g.Accepted, 10), right: true},
+		{text: accepted, right: true},
 		{text: pid, right: true},
 		{text: since, right: true},
 		{text: strings.Join(notes, ", ")},

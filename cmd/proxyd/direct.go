@@ -30,7 +30,7 @@ type directPath struct {
 	log    hclog.Logger
 
 	mu      sync.Mutex
-	reasons map[uint64]string // why a generation is on the relay
+	reasons map[uint64]string // why a generation is on the relay; empty: it is not
 }
 
 func newDirectPath(log hclog.Logger) *directPath {
@@ -141,12 +141,16 @@ func (p *directPath) listeners(fds []int) (list []activation.Listener) {
 
 // release takes back what was lent.
 func (p *directPath) release(id uint64) {
-	p.mu.Lock()
-	delete(p.reasons, id)
-	p.mu.Unlock()
 	if p.direct != nil {
 		p.direct.Return(id)
 	}
+}
+
+// forget drops what status shows of a generation.
+func (p *directPath) forget(id uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.reasons, id)
 }
 
 // reach connects to a generation that has a member; ok is false for any other.
@@ -168,7 +172,11 @@ func (p *directPath) of(id uint64) (path, why string) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if why, ok := p.reasons[id]; ok {
+	why, known := p.reasons[id]
+	switch {
+	case known && why == "": // it was, while it ran
+		return pathDirect, ""
+	case known:
 		return pathRelay, why
 	}
 	return pathRelay, p.why

@@ -101,6 +101,7 @@ func (r *router) Close(id uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.routes, id)
+	r.direct.forget(id)
 }
 
 // Seal steers to the relay once it takes nothing any more.

@@ -38,8 +38,9 @@ func (s *service) Status(ctx context.Context) (control.Status, error) {
 		})
 	}
 	for _, g := range st.Generations {
+		path, _ := s.direct.of(g.ID)
 		out.Generations = append(out.Generations, control.Generation{
-			ID: g.ID, Release: g.Release, State: string(g.State),
+			ID: g.ID, Release: g.Release, State: string(g.State), Path: path,
 			InFlight: g.Counts.InFlight, Accepted: g.Counts.Accepted, ConnectFailures: g.Counts.ConnectFailures,
 			BytesFromClients: g.Counts.BytesFromClients, BytesToClients: g.Counts.BytesToClients,
 			PID: g.PID, Unit: g.Unit, Since: g.Since, DrainDeadline: timeOrNil(g.DrainDeadline),
