@@ -10,7 +10,7 @@ import (
 )
 
 func TestCheckRelease(t *testing.T) {
-	for _, good := range []string{"v1.4.2", "2026-01-02 a", "größer", "日本", "a..b", "...", strings.Repeat("a", 128), "-x", "~"} {
+	for _, good := range []string{"v1.4.2", "2026-01-02 a", "größer", "日本", "a..b", "...", strings.Repeat("a", 128), "~", "a-", "a b"} {
 		if err := CheckRelease(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
@@ -21,6 +21,11 @@ func TestCheckRelease(t *testing.T) {
 		".":                      "means a directory",
 		"..":                     "means a directory",
 		"a/b":                    "byte 2 is a slash",
+		"-x":                     "an option",
+		"--":                     "an option",
+		" ":                      "a space",
+		" v1":                    "a space",
+		"v1 ":                    "a space",
 		"\xff":                   "not UTF-8",
 		"ab\n":                   "byte 3 is not printable (U+000A)",
 		"a\x00":                  "U+0000",
@@ -116,7 +121,8 @@ func FuzzCheckRelease(f *testing.F) {
 		if CheckRelease(s) != nil {
 			return
 		}
-		if s == "" || s == "." || s == ".." || len(s) > 128 || strings.ContainsAny(s, "/\x00\x1b\n") || !utf8.ValidString(s) {
+		if s == "" || s == "." || s == ".." || len(s) > 128 || strings.ContainsAny(s, "/\x00\x1b\n") || s[0] == '-' ||
+			strings.TrimSpace(s) != s || !utf8.ValidString(s) {
 			t.Errorf("passed: %q", s)
 		}
 	})

@@ -37,7 +37,9 @@ func CheckName(name string) error {
 }
 
 // CheckRelease refuses what is not the label of a release: 1 to 128 bytes of
-// printable UTF-8 that can stand in a path as one element.
+// printable UTF-8 that can stand in a path as one element and in a command line
+// without being taken for an option. A space at an end, which nobody sees, would
+// make two of one release.
 func CheckRelease(label string) error {
 	switch {
 	case label == "":
@@ -48,6 +50,10 @@ func CheckRelease(label string) error {
 		return fmt.Errorf("release label %q is not UTF-8", label)
 	case label == ".", label == "..":
 		return fmt.Errorf("release label %q means a directory where it is used in a path", label)
+	case label[0] == '-':
+		return fmt.Errorf("release label %q would be an option in a command line", label)
+	case strings.Trim(label, " ") != label:
+		return fmt.Errorf("release label %q begins or ends with a space", label)
 	}
 	if i := strings.IndexByte(label, '/'); i >= 0 {
 		return fmt.Errorf("release label %q: byte %d is a slash", label, i+1)

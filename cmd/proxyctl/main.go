@@ -131,6 +131,11 @@ func (a *app) verb(c *cobra.Command, most int, do func(ctx context.Context, args
 		if a.output != "text" && a.output != "json" {
 			return usage("--output: want text or json, got %q", a.output)
 		}
+		for _, name := range []string{"service", "socket"} { // a variable that is not set must not mean another service
+			if f := c.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+				return usage("--%s is empty", name)
+			}
+		}
 		a.began = true
 		return do(c.Context(), args)
 	}

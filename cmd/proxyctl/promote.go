@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +17,7 @@ func (a *app) promote() *cobra.Command {
 	var (
 		timeout   time.Duration
 		ifCurrent uint64
+		label     string
 		wait      string
 	)
 	c := &cobra.Command{
@@ -40,12 +43,14 @@ else made another generation current, before or meanwhile.
 nginx: USR2, and QUIT to the old master once the new one serves.`,
 		Example: `  proxyctl promote v2
   proxyctl promote 4                       the staged generation 4
+  proxyctl promote --release 20260102      a release that is named by a number
   proxyctl promote                         the binary was replaced in place
   proxyctl promote v2 --if-current 3       only if 3 is still current
   proxyctl promote v2 --wait drained --timeout 15m`,
 	}
 	timeoutFlag(c, &timeout)
 	c.Flags().Uint64Var(&ifCurrent, "if-current", 0, "refuse unless generation `N` is current, now and at the switch")
+	c.Flags().StringVar(&label, "release", "", "promote the release `LABEL`, also where it reads like a generation's number")
 	c.Flags().StringVar(&wait, "wait", "switched", "return once `switched`, or once the old generation is drained")
 	return a.verb(c, 1, func(ctx context.Context, args []string) error {
 		switch {
@@ -57,6 +62,13 @@ nginx: USR2, and QUIT to the old master once the new one serves.`,
 		if err := checkTimeout(c, timeout); err != nil {
 			return err
 		}
+		byLabel := c.Flags().Changed("release")
+		if byLabel {
+			if len(args) > 0 {
+				return usage("promote: %q and --release exclude each other", args[0])
+			}
+			args = []string{label}
+		}
 		release, err := releaseArg(args)
 		if err != nil {
 			return err
@@ -66,12 +78,12 @@ nginx: USR2, and QUIT to the old master once the new one serves.`,
 		what.do = func(ctx context.Context, c *control.Client) (control.Result, error) {
 			return c.Promote(ctx, request)
 		}
-		if id, ok := asNumber(release); ok {
-			known, err := a.knows(ctx, id)
+		if !byLabel && isDigits(release) {
+			id, err := a.generationOf(ctx, release)
 			if err != nil {
 				return err
 			}
-			if known {
+			if id != 0 {
 				request.Release, request.Generation = "", id
 				what.about = numbered(id)
 			}
@@ -89,18 +101,32 @@ func asNumber(arg string) (uint64, bool) {
 	return id, err == nil && id > 0 && arg == strconv.FormatUint(id, 10)
 }
 
-// knows tells whether there is a generation with a number. One that cannot be
-// promoted counts as well: proxyd then says why, instead of starting a release
-// that nobody meant.
-func (a *app) knows(ctx context.Context, id uint64) (bool, error) {
+// isDigits tells whether an argument may be meant as a number.
+func isDigits(arg string) bool { return arg != "" && strings.Trim(arg, "0123456789") == "" }
+
+// generationOf gives the generation that a number means; 0 where it is the
+// label of a release that is known here. A generation that cannot be promoted
+// counts as well: proxyd then says why, instead of starting a release that
+// nobody meant. Any other number is an error for the same reason.
+func (a *app) generationOf(ctx context.Context, number string) (uint64, error) {
 	client, err := a.client(ctx)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	st, err := client.Status(ctx)
-	return st.Generation(id) != nil, err
+	if err != nil {
+		return 0, err
+	}
+	if id, ok := asNumber(number); ok && st.Generation(id) != nil {
+		return id, nil
+	}
+	if slices.ContainsFunc(st.Generations, func(g control.Generation) bool { return g.Release == number }) {
+		return 0, nil
+	}
+	return 0, &control.Error{Code: control.Usage, Message: "there is no generation " + number,
+		Hint: "`proxyctl status` lists them; if it is the name of a release: `proxyctl promote --release " + number + "`"}
 }
 
 func (a *app) promoted(res control.Result) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -8,12 +9,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // runProxyd runs proxyd to its end and gives its exit code and output.
 func runProxyd(t *testing.T, dir string, args ...string) (int, string) {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(bin, "proxyd"), args...)
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // where it is not refused it serves
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "proxyd"), args...)
+	cmd.WaitDelay = time.Second
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+filepath.Join(dir, "run"), "STATE_DIRECTORY="+filepath.Join(dir, "state"))
 	out, err := cmd.CombinedOutput()
@@ -47,6 +52,13 @@ func TestBadInputIsRefusedWithItsPlace(t *testing.T) {
 		"long directory":    {goodConfig, []string{"--runtime-dir", "/tmp/" + long}, []string{"107", "--runtime-dir"}},
 		"missing command":   {strings.Replace(goodConfig, "/bin/cat", "/no/such/program", 1), nil, []string{"/no/such/program"}},
 		"missing file":      {"", []string{"--config", "absent.toml"}, []string{"absent.toml"}},
+		"empty name":        {goodConfig, []string{"--name", ""}, []string{"--name: is empty"}},
+		"empty address":     {goodConfig, []string{"--listen", ""}, []string{"--listen"}},
+		"empty release":     {goodConfig, []string{"--release", ""}, []string{"--release: is empty"}},
+		"empty directory":   {goodConfig, []string{"--state-dir="}, []string{"--state-dir: is empty"}},
+		"empty file":        {goodConfig, []string{"--config", ""}, []string{"--config: is empty"}},
+		"label as option":   {goodConfig, []string{"--release", "-rf"}, []string{"--release", "an option"}},
+		"label of a space":  {goodConfig, []string{"--release", " "}, []string{"--release", "a space"}},
 		"word before --":    {goodConfig, []string{"chekc"}, []string{"chekc"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,6 +105,7 @@ func TestCheckOfAGoodConfig(t *testing.T) {
 	}
 	full := exec.Command("/bin/sh", "-c", `exec "$0" check --config web.toml >/dev/full`, filepath.Join(bin, "proxyd"))
 	full.Dir = dir
+	full.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+dir, "STATE_DIRECTORY="+dir)
 	if out, err := full.CombinedOutput(); err == nil || !strings.Contains(string(out), "write output") {
 		t.Fatalf("with nowhere to say it: %v\n%s", err, out)
 	}

@@ -50,7 +50,7 @@ func newCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := onlyAfterDash(cmd, args); err != nil {
+			if err := understood(cmd, args); err != nil {
 				return err
 			}
 			o.flags.Command = args
@@ -76,7 +76,7 @@ What only the running proxyd's own user, PATH or directory would tell is told fo
 those of the check: run it as that user.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := onlyAfterDash(cmd, args); err != nil {
+			if err := understood(cmd, args); err != nil {
 				return err
 			}
 			o.flags.Command = args
@@ -98,15 +98,21 @@ those of the check: run it as that user.`,
 	return root
 }
 
-// onlyAfterDash refuses words that are not flags before "--": they are more
-// likely a mistyped verb than a command to run.
-func onlyAfterDash(cmd *cobra.Command, args []string) error {
+// understood refuses what is more likely a mistake than meant: words that are
+// not flags before "--", as a mistyped verb is, and flags that are given and
+// empty, as by a variable that is not set: they would silently mean the default.
+func understood(cmd *cobra.Command, args []string) error {
 	dash := cmd.ArgsLenAtDash()
 	if dash < 0 {
 		dash = len(args)
 	}
 	if dash > 0 {
 		return fmt.Errorf("%q is not a verb of proxyd; the command to run comes after --", args[0])
+	}
+	for _, name := range []string{"config", "name", "runtime-dir", "state-dir", "release"} {
+		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+			return fmt.Errorf("--%s: is empty", name)
+		}
 	}
 	return nil
 }

@@ -92,8 +92,9 @@ func (p *places) flag(key, flag string) {
 // given says whether somebody wrote key, rather than leaving it at its default.
 func (p *places) given(key string) bool { return p.lines[key] > 0 || p.flags[key] != "" }
 
-// problem says what is wrong at key: at its line or, where it is missing, at the
-// line of the table that it belongs into.
+// problem says what is wrong at key: at the flag that took the place of it or of
+// what it is in, else at its line or, where it is missing, at the line of the
+// table that it belongs into.
 func (p *places) problem(key, message, hint string) *ConfigError {
 	for at := key; at != ""; at = parent(at) {
 		if flag := p.flags[at]; flag != "" {
@@ -102,6 +103,8 @@ func (p *places) problem(key, message, hint string) *ConfigError {
 			}
 			return &ConfigError{Key: flag, Message: message, Hint: hint}
 		}
+	}
+	for at := key; at != ""; at = parent(at) {
 		if line := p.lines[at]; line > 0 {
 			return &ConfigError{File: p.file, Line: line, Key: key, Message: message, Hint: hint}
 		}
