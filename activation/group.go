@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,7 +61,9 @@ func ListenGroup(name, address string, members int) (listeners []Listener, err e
 	for range members {
 		fd, err := bindMember(addr)
 		if err == nil && len(listeners) == 0 {
-			err = steerToFirst(fd)
+			if err = steerTo(fd, 0); err != nil {
+				unix.Close(fd)
+			}
 		}
 		if err != nil {
 			return listeners, fmt.Errorf("listen on %s: %w", address, err)
@@ -100,17 +103,89 @@ func bindMember(addr *net.TCPAddr) (int, error) {
 	return fd, nil
 }
 
-// steerToFirst attaches the program "return 0" to a group, whose first member
+// steerTo attaches the program "return index" to a group, whose first member
 // need not listen yet (SO_ATTACH_REUSEPORT_CBPF, socket(7)).
-func steerToFirst(fd int) error {
-	filter := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+func steerTo(fd, index int) error {
+	filter := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: uint32(index)}}
 	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &filter[0]})
 	if err != nil {
-		unix.Close(fd)
 		return fmt.Errorf("attach program: %w", err)
 	}
 	return nil
 }
+
+// mostBeside is how many sockets of others ListenBeside looks past.
+const mostBeside = 64
+
+// ListenBeside is Listen at an address at which generations of an earlier proxyd
+// hold sockets of its group, but not all of them. The one that it gives gets all
+// new connections from now on. Which index it has is found by trying: each
+// connection of a try that comes to somebody else is closed at once.
+func ListenBeside(name, address string) (l Listener, err error) {
+	parsed, err := ParseAddress(address)
+	if err != nil {
+		return Listener{}, err
+	}
+	addr, ok := parsed.(*net.TCPAddr)
+	if !ok || addr.Port == 0 {
+		return Listener{}, fmt.Errorf("listen on %s: %w", address, ErrAddress)
+	}
+	fd, err := bindMember(addr)
+	if err != nil {
+		return Listener{}, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	if l, err = started(name, fd, socketFile{}); err != nil {
+		return Listener{}, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	for index := range mostBeside {
+		if err = steerTo(fd, index); err != nil {
+			break
+		}
+		if mine, tryErr := arrives(fd, l.Addr.(*net.TCPAddr)); mine {
+			return l, nil
+		} else if tryErr != nil {
+			err = tryErr
+		}
+	}
+	return Listener{}, errors.Join(fmt.Errorf("listen on %s: %w: no index leads to a new socket of the group", address, ErrInUse), err, l.Close())
+}
+
+// arrives says whether a connection to addr comes to fd, which does not block.
+// Clients of others that come first are closed: nobody serves them yet.
+func arrives(fd int, addr *net.TCPAddr) (bool, error) {
+	to := *addr
+	if to.IP.IsUnspecified() {
+		to.IP = net.IPv4(127, 0, 0, 1)
+		if addr.IP.To4() == nil {
+			to.IP = net.IPv6loopback
+		}
+	}
+	c, err := net.DialTimeout("tcp", to.String(), tryTime)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	for {
+		got, sa, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return false, nil
+		}
+		unix.Close(got)
+		port := 0
+		switch sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			port = sa.Port
+		case *unix.SockaddrInet6:
+			port = sa.Port
+		}
+		if port == c.LocalAddr().(*net.TCPAddr).Port {
+			return true, nil
+		}
+	}
+}
+
+// tryTime bounds one try; a connect on this machine takes microseconds.
+const tryTime = 5 * time.Second
 
 // Cookie gives the number by which the kernel knows a socket; it is never given
 // to another (SO_COOKIE, socket(7)).
@@ -124,8 +199,10 @@ func (l Listener) Cookie() (uint64, error) {
 
 // RecoverGroup looks for listening sockets by their cookies among those of all
 // processes, for a proxyd whose own ended with it while generations still hold
-// them. It gives duplicates of them in the order of cookies, or ErrNotHeld with
-// none where one is missing. See Recover for the rights that it needs.
+// them. It gives duplicates of them in the order of cookies, or none and ErrNotHeld
+// where nobody has any, ErrHeldInPart where some are missing: then the order is not
+// known, for the kernel moves the last one to the place of one that was closed. See
+// Recover for the rights that it needs.
 func RecoverGroup(name string, cookies []uint64) (listeners []Listener, err error) {
 	missing := map[uint64]int{}
 	for i, c := range cookies {
@@ -150,12 +227,14 @@ func RecoverGroup(name string, cookies []uint64) (listeners []Listener, err erro
 	if len(missing) == 0 {
 		return listeners, nil
 	}
+	why := ErrNotHeld
 	for _, l := range listeners {
 		if l.FD >= 0 {
+			why = ErrHeldInPart
 			unix.Close(l.FD)
 		}
 	}
-	return nil, fmt.Errorf("recover listener %q: %d of %d members: %w", name, len(missing), len(cookies), ErrNotHeld)
+	return nil, fmt.Errorf("recover listener %q: %d of %d members are missing: %w", name, len(missing), len(cookies), why)
 }
 
 // recoverFrom takes those of the missing that one process holds.

@@ -104,8 +104,40 @@ func TestRecoverGroup(t *testing.T) {
 	}
 	closeAll(t, recovered)
 	files[1].end()
-	if l, err := RecoverGroup("http", cookies); !errors.Is(err, ErrNotHeld) {
+	if l, err := RecoverGroup("http", cookies); !errors.Is(err, ErrHeldInPart) {
 		t.Fatalf("with one gone: %v, %v", l, err)
+	}
+	// Beside those that are left one more can have all connections.
+	address := members[0].Addr.String()
+	if _, err := Listen("http", address); !errors.Is(err, ErrInUse) {
+		t.Fatalf("a single socket beside: %v", err)
+	}
+	l, err := ListenBeside("http", address)
+	must(t, err)
+	for range 20 {
+		c, err := net.Dial("tcp", address)
+		must(t, err)
+		defer c.Close()
+	}
+	if n, err := QueueLength(l.FD); err != nil || n != 20 {
+		t.Fatalf("%d of 20 came to it, %v", n, err)
+	}
+	must(t, l.Close())
+	files[0].end()
+	if l, err := RecoverGroup("http", cookies); !errors.Is(err, ErrNotHeld) {
+		t.Fatalf("with all gone: %v, %v", l, err)
+	}
+}
+
+// Where somebody else listens without being of the group there is no place.
+func TestListenBesideAStranger(t *testing.T) {
+	single, err := Listen("http", "127.0.0.1:0")
+	must(t, err)
+	defer single.Close()
+	for _, address := range []string{single.Addr.String(), "127.0.0.1:0", "unix:/tmp/s"} {
+		if l, err := ListenBeside("http", address); err == nil {
+			t.Fatalf("%s: %+v", address, l)
+		}
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 // does not let it be taken.
 var ErrNotHeld = errors.New("it holds no such listening socket")
 
+// ErrHeldInPart says that some sockets of a group are held, and others are not.
+var ErrHeldInPart = errors.New("only some sockets of the group are still held")
+
 // Recover gives a duplicate of the listening socket at addr that process pid
 // holds, so that its queue outlives the process. It is for a proxyd that was
 // started again and takes over generations: its own end of their sockets went

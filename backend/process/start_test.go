@@ -227,30 +227,31 @@ func TestSocketsAreHandedOverAsBySystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(leak)
-	if leak <= 5 {
+	if leak <= 6 {
 		t.Fatal("the descriptor that is not to leak has a number that is expected")
 	}
 
 	// The shell's own pid; the numbers that are open; what the sockets are; the environment.
-	s := w.spec(3, "sh", "-c", `echo $$; echo /proc/$$/fd/*; readlink /proc/$$/fd/3 /proc/$$/fd/4; exec env`)
+	s := w.spec(3, "sh", "-c", `echo $$; echo /proc/$$/fd/*; readlink /proc/$$/fd/3 /proc/$$/fd/4 /proc/$$/fd/5; exec env`)
 	s.Env = []string{"PATH=" + os.Getenv("PATH"), "LISTEN_FDS=9", "LISTEN_PID=1", "LISTEN_ADDR=kept"}
 	s.Files = []File{{Name: "http", FD: fds[1]}, {Name: "http.alt-2", FD: fds[0]}}
+	s.Kept = []int{fds[1]} // behind them, and not spoken of
 	p := w.start(s)
 	w.done(p)
 	got := strings.Split(strings.TrimSpace(w.output.String()), "\n")
 	pid := strconv.Itoa(p.Identity().PID)
 	want := []string{pid, "/proc/" + pid + "/fd/0"}
-	for i := 1; i <= 5; i++ { // 5 is the directory that the shell reads
+	for i := 1; i <= 6; i++ { // 6 is the directory that the shell reads
 		want[1] += " /proc/" + pid + "/fd/" + strconv.Itoa(i)
 	}
-	for _, fd := range []int{fds[1], fds[0]} {
+	for _, fd := range []int{fds[1], fds[0], fds[1]} {
 		link, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 		want = append(want, link)
 	}
-	if len(got) < 4 || !slices.Equal(got[:4], want) {
+	if len(got) < 5 || !slices.Equal(got[:5], want) {
 		t.Fatalf("got  %q\nwant %q", got, want)
 	}
-	env := slices.DeleteFunc(got[4:], func(v string) bool {
+	env := slices.DeleteFunc(got[5:], func(v string) bool {
 		return strings.HasPrefix(v, "PWD=") || strings.HasPrefix(v, "_=") || strings.HasPrefix(v, "OLDPWD=") || strings.HasPrefix(v, "SHLVL=")
 	})
 	slices.Sort(env)

@@ -46,9 +46,6 @@ func (d *daemon) openDirect() error {
 		return err
 	}
 	d.direct.why = why
-	if len(groups[0].members) < 2 {
-		return nil
-	}
 	var steered []proxy.Group
 	var members []int
 	for _, g := range groups {
@@ -59,6 +56,9 @@ func (d *daemon) openDirect() error {
 		if g.members[0].Source == activation.SourceProxyd {
 			d.direct.kept = append(d.direct.kept, fds...)
 		}
+	}
+	if len(members) == 0 {
+		return nil
 	}
 	d.direct.direct, err = proxy.NewDirect(proxy.DirectConfig{Groups: steered, Proxy: d.proxy, Log: d.direct.log})
 	if err == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/seed8fae2174/proxyd/activation"
@@ -115,8 +116,8 @@ func (c *Config) relayReason(groups []*listenerGroup) (why string, err error) {
 	case own && c.Backend.Driver == "systemd" && why == "":
 		// Units outlive proxyd, and then nobody would hold the groups.
 		why = "the listeners are not a .socket unit's"
-	case own && len(most.members) < fewestMembers && why == "":
-		why = "more addresses than can have a group each"
+	case own && slices.ContainsFunc(groups, func(g *listenerGroup) bool { return len(g.members) < fewestMembers }) && why == "":
+		return "not every address has a group of sockets", nil
 	}
 	if c.Backend.Path == pathDirect && why != "" {
 		return "", fmt.Errorf(`backend.path: "direct" cannot be: %s; write path = "auto"`, why)

@@ -227,6 +227,25 @@ func TestKilledUnderLoadAndNobodyNotices(t *testing.T) {
 	d.awaitGeneration(1, "stopped")
 }
 
+// A program that closes descriptors it was not told of leaves a killed proxyd no
+// group to come back to. It is replaced, on the relay, and the service is back.
+func TestKilledBeforeAProgramThatClosesDescriptors(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "closes")})
+	d.startServing()
+	d.mustBeDirect()
+	d.mustCtl("promote", "v2")
+	d.mustAnswer("v2")
+	d.kill9()
+	d.start()
+	d.awaitState("serving")
+	d.mustAnswer("v2")
+	if l := d.status().Listeners[0]; l.Path != pathRelay || l.Reason != "not every address has a group of sockets" {
+		t.Errorf("listener: %+v", l)
+	}
+	d.mustCtl("promote", "v3")
+	d.mustAnswer("v3")
+}
+
 // Switches back to back under connection-per-request load: nothing is
 // refused, reset or unanswered, and each request is answered by a generation
 // that was current at its connect or later.

@@ -94,6 +94,12 @@ func recoverOwn(l ListenerConfig, known []ownGroup) ([]activation.Listener, erro
 		if errors.Is(err, activation.ErrNotHeld) {
 			return nil, nil // they ended with all who held them
 		}
+		if errors.Is(err, activation.ErrHeldInPart) {
+			// A program closed those that it was not told of. It cannot be steered to
+			// any more, and is replaced; clients must be served all the same.
+			one, err := activation.ListenBeside(l.Name, l.Address)
+			return []activation.Listener{one}, err
+		}
 		return opened, err
 	}
 	return nil, nil
