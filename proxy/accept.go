@@ -19,7 +19,7 @@ const (
 func (l *loop) listen() {
 	p := l.proxy
 	want := uint64(0)
-	if p.taking.Load() && !p.held.Load() && !l.full.Load() && !l.resting {
+	if p.taking.Load() && !p.held.Load() && !l.full.Load() && !l.resting && (l.index == 0 || !p.inOrder()) {
 		want = p.open.Load()
 	}
 	change := want ^ l.listening
@@ -37,6 +37,13 @@ func (l *loop) listen() {
 			l.rest()
 		}
 	}
+}
+
+// inOrder says whether the clients of the route are connected in the order in
+// which they waited: one loop takes them all.
+func (p *Proxy) inOrder() bool {
+	r := p.route.Load()
+	return r != nil && r.inOrder
 }
 
 // accept takes new connections of one listener. How many a wake rises while
@@ -58,7 +65,7 @@ func (l *loop) accept(i int) {
 			if p.members[i] {
 				_ = tag(int(fd), hold) // it is the relay's now, and no generation's
 			}
-			if to := p.lighter(l); to != nil {
+			if to := p.lighter(l); to != nil && !p.inOrder() {
 				to.load.Add(1)
 				if to.post(command{what: adopt, fd: fd, listener: i}) {
 					continue

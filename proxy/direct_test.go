@@ -136,7 +136,7 @@ func TestWhatWasHeldIsServedInOrder(t *testing.T) {
 	p, d := newDirect(t, addr, fds)
 	member := mustLend(t, d, 1) // from here on the group is held
 	var clients []net.Conn
-	for i := range 20 {
+	for i := range 200 {
 		c := dialTo(t, addr)
 		c.Write([]byte{byte(i)})
 		clients = append(clients, c)
@@ -151,9 +151,15 @@ func TestWhatWasHeldIsServedInOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.KeepOrder()
 	p.Switch(r)
-	for range clients {
+	for i := range clients {
 		fd := acceptFrom(t, member)
+		var b [1]byte
+		eventually(t, "its byte", func() bool { n, _ := unix.Read(fd, b[:]); return n == 1 })
+		if b[0] != byte(i) {
+			t.Fatalf("client %d came as number %d", b[0], i)
+		}
 		unix.Close(fd)
 	}
 }

@@ -17,6 +17,7 @@ type Route struct {
 	generation uint64
 	dests      []dest   // by listener
 	counts     []counts // by loop
+	inOrder    bool     // set before its first Switch
 
 	watched atomic.Bool // somebody waits for Drained
 	mu      sync.Mutex
@@ -136,6 +137,11 @@ func (p *Proxy) NewRoute(generation uint64, addrs map[string]net.Addr) (*Route, 
 	}
 	return r, nil
 }
+
+// KeepOrder has one loop take all clients of the route, so that they are
+// connected in the order in which they waited. It is for a route that only takes
+// what has piled up, and is called before the route is switched to.
+func (r *Route) KeepOrder() { r.inOrder = true }
 
 // newDest lays an address out as struct sockaddr_un, _in or _in6.
 func newDest(addr net.Addr) (dest, error) {

@@ -48,6 +48,9 @@ func (r *router) Open(id uint64, addresses map[string]net.Addr) error {
 	if err != nil {
 		return err
 	}
+	if r.direct.has(id) {
+		route.KeepOrder()
+	}
 	r.routes[id] = &openRoute{route, addresses}
 	return nil
 }
