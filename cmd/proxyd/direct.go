@@ -53,7 +53,7 @@ func (d *daemon) openDirect() error {
 		fds := g.fds()
 		steered = append(steered, proxy.Group{Name: g.name, Address: tcp, Members: fds})
 		members = append(members, fds[1:]...)
-		if g.members[0].Source == activation.SourceProxyd {
+		if len(fds) > 1 && g.members[0].Source == activation.SourceProxyd {
 			d.direct.kept = append(d.direct.kept, fds...)
 		}
 	}
