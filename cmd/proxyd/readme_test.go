@@ -40,7 +40,7 @@ func TestEveryCommandOfTheREADME(t *testing.T) {
 mount -t tmpfs none /run; mount -t tmpfs none /var/lib
 ip link set lo up
 cd "$1"
-answers() { for _ in $(seq 3000); do proxyctl -s web status >/dev/null 2>&1 && return; sleep 0.01; done; return 1; }
+answers() { for _ in $(seq 3000); do proxyctl -s web status -o json 2>/dev/null | grep -q '"state":"serving"' && return; sleep 0.01; done; return 1; }
 `)
 	commands := 0
 	for _, block := range readme(t, "console") {
