@@ -12,13 +12,17 @@ import (
 )
 
 // The long download: so many pieces, one each interval.
-const (
+var (
 	downloadPieces   = 120
 	downloadInterval = 100 * time.Millisecond
 )
 
 // downloadPiece gives the i-th piece, so that both ends know what it must be.
 func downloadPiece(i int) string { return fmt.Sprintf("piece %04d of %04d\n", i+1, downloadPieces) }
+
+// fails says whether a release answers requests with errors: none does, but in a
+// test of what the demo makes of that.
+var fails = func(release string) bool { return false }
 
 // runBackend is the service of the demo: an ordinary HTTP server on the socket
 // that it was handed (LISTEN_FDS), as it would be under systemd. Release v3 is
@@ -31,7 +35,13 @@ func runBackend(release string) error {
 		return fmt.Errorf("use handed-over socket: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, release) })
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+		if fails(release) {
+			http.Error(w, "fault", http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintln(w, release)
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if release == "v3" {
 			http.Error(w, "no database", http.StatusServiceUnavailable)

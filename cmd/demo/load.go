@@ -112,26 +112,38 @@ func (l *load) stop() {
 // longDownload is one download that runs through everything.
 type longDownload struct {
 	pieces atomic.Int64
+	cancel context.CancelFunc
 	ended  chan struct{}
 	err    error // once ended
 }
 
-func startDownload(url string) *longDownload {
+func startDownload(ctx context.Context, url string) *longDownload {
 	d := &longDownload{ended: make(chan struct{})}
-	go d.run(url)
+	ctx, d.cancel = context.WithCancel(ctx)
+	go d.run(ctx, url)
 	return d
 }
 
-// run ends with the download; ended tells.
-func (d *longDownload) run(url string) {
-	defer close(d.ended)
-	d.err = d.read(url)
+// stop ends it, where it has not ended by itself.
+func (d *longDownload) stop() {
+	d.cancel()
+	<-d.ended
 }
 
-func (d *longDownload) read(url string) error {
+// run ends with the download; ended tells.
+func (d *longDownload) run(ctx context.Context, url string) {
+	defer close(d.ended)
+	d.err = d.read(ctx, url)
+}
+
+func (d *longDownload) read(ctx context.Context, url string) error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport, Timeout: timeLimit}).Get(url + "/download")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/download", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return err
 	}

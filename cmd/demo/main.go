@@ -19,22 +19,41 @@ import (
 // timeLimit bounds the whole demo, builds included.
 const timeLimit = 3 * time.Minute
 
-func main() {
-	if len(os.Args) > 2 && os.Args[1] == "backend" {
-		if err := runBackend(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, "error:", err)
-			os.Exit(1)
-		}
-		return
+func main() { os.Exit(dispatch(os.Args[1:])) }
+
+// dispatch plays the demo, or the part in it that a process of its own has, and
+// gives the exit code.
+func dispatch(args []string) int {
+	var err error
+	switch {
+	case len(args) > 1 && args[0] == "backend":
+		err = runBackend(args[1])
+	case len(args) > 1 && args[0] == "keep":
+		err = keep(args[1])
+	default:
+		err = demo()
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, timeLimit)
-	defer cancel()
-	if err := run(ctx); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
+}
+
+// errInterrupted is why an interrupted demo fails.
+var errInterrupted = errors.New("interrupted; what it had started is ended")
+
+func demo() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the second signal ends the demo at once, and the keeper the rest
+	limited, cancel := context.WithTimeout(ctx, timeLimit)
+	defer cancel()
+	err := run(limited)
+	if err != nil && ctx.Err() != nil {
+		return errInterrupted
+	}
+	return err
 }
 
 // run plays in a directory of its own that is gone afterwards.
@@ -43,16 +62,18 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s, err := prepareService(dir)
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
 	say("building proxyd and proxyctl")
 	if err := build(ctx, dir); err != nil {
 		return err
 	}
-	s, err := startService(ctx, dir)
-	if err != nil {
+	if err := s.start(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
 	return play(ctx, s)
 }
 

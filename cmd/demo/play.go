@@ -16,7 +16,8 @@ func say(format string, a ...any) {
 }
 
 // show is how long the load runs on between two steps, for a person to see.
-const show = 1500 * time.Millisecond
+// Tests have no eyes.
+var show = 1500 * time.Millisecond
 
 // play goes through the acts. Any request that fails, any answer of the wrong
 // release after a switch, and any exit code that is not the promised one is an
@@ -25,7 +26,8 @@ func play(ctx context.Context, s *service) error {
 	say("proxyd serves %s, generation 1 runs release v1", s.url)
 	l := startLoad(ctx, s.url)
 	defer l.stop()
-	d := startDownload(s.url)
+	d := startDownload(ctx, s.url)
+	defer d.stop()
 	say("live load: %d clients that keep their connection, %d that take a new one for each request", keepAliveClients, freshClients)
 	say("a long download of %d pieces begins on v1", downloadPieces)
 

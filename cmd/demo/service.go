@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -20,9 +20,11 @@ import (
 type service struct {
 	dir    string
 	url    string
-	proxyd *exec.Cmd
-	log    bytes.Buffer // proxyd's own; read only after it has ended
-	ended  chan error
+	keeper *exec.Cmd      // its child is proxyd
+	hold   io.WriteCloser // the keeper's input: see keep
+	log    *os.File       // what proxyd wrote; open, as the keeper removes the file
+	told   bool           // what it wrote was shown
+	ended  chan error     // of the keeper, and so of proxyd
 }
 
 const configText = `[[listener]]
@@ -38,39 +40,75 @@ check    = "http"
 path     = "/healthz"
 interval = "100ms"
 deadline = "3s"
+
+[stop]
+timeout = "5s"
 `
 
-// startService starts proxyd on a free port and waits until it serves.
-func startService(ctx context.Context, dir string) (*service, error) {
+const configName = "demo.toml"
+
+// prepareService makes dir and starts the keeper, which removes it. From then on
+// nothing is left behind, whatever becomes of the demo.
+func prepareService(dir string) (*service, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	s := &service{dir: dir, ended: make(chan error, 1)}
+	if s.log, err = os.OpenFile(filepath.Join(dir, "proxyd.log"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
+		return nil, err
+	}
+	s.keeper = exec.Command(self, "keep", dir)
+	s.keeper.Stdout, s.keeper.Stderr = s.log, s.log
+	s.keeper.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ^C is for the demo
+	if s.hold, err = s.keeper.StdinPipe(); err == nil {
+		err = s.keeper.Start()
+	}
 	if err != nil {
-		return nil, err
-	}
-	config := filepath.Join(dir, "demo.toml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, configText, address, self), 0o600); err != nil {
-		return nil, err
-	}
-	s := &service{dir: dir, url: "http://" + address, ended: make(chan error, 1)}
-	s.proxyd = exec.Command(filepath.Join(dir, "proxyd"), "--config", config,
-		"--runtime-dir", filepath.Join(dir, "run"), "--state-dir", filepath.Join(dir, "state"))
-	s.proxyd.Stdout, s.proxyd.Stderr = &s.log, &s.log
-	if err := s.proxyd.Start(); err != nil {
-		return nil, fmt.Errorf("start proxyd: %w", err)
+		s.log.Close()
+		return nil, fmt.Errorf("start keeper: %w", err)
 	}
 	go s.wait()
-	if err := s.awaitServing(ctx); err != nil {
-		stopErr := s.stop()
-		return nil, errors.Join(err, stopErr, fmt.Errorf("proxyd wrote:\n%s", s.log.String()))
-	}
 	return s, nil
 }
 
-// wait ends with proxyd.
-func (s *service) wait() { s.ended <- s.proxyd.Wait() }
+// start has the keeper start proxyd on a free port, and waits until it serves.
+func (s *service) start(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	s.url = "http://" + address
+	if err := os.WriteFile(filepath.Join(s.dir, configName), fmt.Appendf(nil, configText, address, self), 0o600); err != nil {
+		return err
+	}
+	if _, err := s.hold.Write([]byte{'.'}); err != nil {
+		return fmt.Errorf("start proxyd: %w", err)
+	}
+	if err := s.awaitServing(ctx); err != nil {
+		s.told = true
+		return fmt.Errorf("%w; proxyd wrote:\n%s", err, s.wrote())
+	}
+	return nil
+}
+
+// wait ends with the keeper.
+func (s *service) wait() { s.ended <- s.keeper.Wait() }
+
+// wrote gives proxyd's log.
+func (s *service) wrote() string {
+	info, err := s.log.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	text := make([]byte, info.Size())
+	n, _ := s.log.ReadAt(text, 0)
+	return string(text[:n])
+}
 
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -92,7 +130,7 @@ func (s *service) awaitServing(ctx context.Context) error {
 		select {
 		case err := <-s.ended:
 			s.ended <- err
-			return fmt.Errorf("proxyd ended early: %w", err)
+			return fmt.Errorf("proxyd ended early: %v", err)
 		case <-limit:
 			return errors.New("proxyd did not serve within 15s")
 		case <-ctx.Done():
@@ -143,20 +181,13 @@ func (s *service) proxyctl(ctx context.Context, args ...string) (int, error) {
 	return 0, err
 }
 
-// stop ends proxyd as systemd would, and waits for it.
+// stop lets the keeper end proxyd, as systemd would, and remove everything.
 func (s *service) stop() error {
+	defer s.log.Close()
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	if err := s.proxyd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
+	_ = s.hold.Close()
+	if err := <-s.ended; err != nil && !s.told {
+		return fmt.Errorf("proxyd: %w; it wrote:\n%s", err, s.wrote())
 	}
-	select {
-	case err := <-s.ended:
-		if err != nil {
-			return fmt.Errorf("proxyd: %w; it wrote:\n%s", err, s.log.String())
-		}
-		return nil
-	case <-time.After(40 * time.Second):
-		_ = s.proxyd.Process.Kill()
-		return errors.New("proxyd did not end within 40s of SIGTERM")
-	}
+	return nil
 }
