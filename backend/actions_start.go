@@ -55,8 +55,12 @@ func (s *Supervisor) starting(ctx context.Context, cancel context.CancelFunc, l 
 		_ = run.Kill()
 	case unopened != nil:
 		_ = run.Kill()
-		<-run.Done()
-		run.Clear()
+		select {
+		case <-run.Done():
+		case <-s.quit:
+			return
+		}
+		run.Clear(s.ctx)
 		s.startFailed(l.ID, unopened)
 	}
 }
@@ -144,7 +148,7 @@ func (s *Supervisor) waitExit(id uint64, run Run) {
 	case <-s.quit:
 		return
 	}
-	run.Clear()
+	run.Clear(s.ctx)
 	_ = s.call(s.ctx, func() {
 		m := s.member(id)
 		if m.run != run {

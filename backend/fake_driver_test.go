@@ -178,7 +178,7 @@ func (r *fakeRun) Tells() bool                { return false }
 func (r *fakeRun) Notices() <-chan Notice     { return nil }
 func (r *fakeRun) Waiting(string) (int, bool) { return 0, false }
 
-func (r *fakeRun) Clear() {
+func (r *fakeRun) Clear(context.Context) {
 	r.driver.mu.Lock()
 	defer r.driver.mu.Unlock()
 	r.cleared = true

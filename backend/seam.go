@@ -65,7 +65,8 @@ type Run interface {
 	Done() <-chan struct{}
 	Exit() string
 	// Clear ends what the main process left behind. Called after Done.
-	Clear()
+	// When ctx ends, proxyd does, and what outlives it may be left.
+	Clear(ctx context.Context)
 	Signal(syscall.Signal) error
 	Kill() error
 	// LastLines are the last lines that it wrote, clean of control bytes. It may

@@ -256,18 +256,33 @@ func (d *Driver) begin(ctx context.Context, u *Unit, record func(Identity) error
 	}
 }
 
-// Adopt takes over a unit that was started before, or gives ErrGone. With no
-// invocation known, what runs in the unit is taken.
-func (d *Driver) Adopt(ctx context.Context, id Identity) (*Unit, error) {
+// Lives gives ErrGone where Adopt would.
+func (d *Driver) Lives(ctx context.Context, id Identity) error {
+	_, err := d.find(ctx, id)
+	return err
+}
+
+// find reads the unit of a run that was started before.
+func (d *Driver) find(ctx context.Context, id Identity) (state, error) {
 	if _, _, ok := d.template.Read(id.Unit); !ok {
-		return nil, fmt.Errorf("adopt unit %q: %w of %s", id.Unit, ErrUnitName, d.template)
+		return state{}, fmt.Errorf("adopt unit %q: %w of %s", id.Unit, ErrUnitName, d.template)
 	}
 	s, err := d.link.read(ctx, id.Unit)
 	if err != nil {
-		return nil, fmt.Errorf("adopt: %w", err)
+		return state{}, fmt.Errorf("adopt: %w", err)
 	}
 	if !s.running() || s.invocation == "" || id.Invocation != "" && s.invocation != id.Invocation {
-		return nil, fmt.Errorf("adopt unit %s: %w", id.Unit, ErrGone)
+		return state{}, fmt.Errorf("adopt unit %s: %w", id.Unit, ErrGone)
+	}
+	return s, nil
+}
+
+// Adopt takes over a unit that was started before, or gives ErrGone. With no
+// invocation known, what runs in the unit is taken.
+func (d *Driver) Adopt(ctx context.Context, id Identity) (*Unit, error) {
+	s, err := d.find(ctx, id)
+	if err != nil {
+		return nil, err
 	}
 	u, err := d.claim(id.Unit)
 	if err != nil {

@@ -179,17 +179,18 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 		return nil, fmt.Errorf("read plan and identity: %w", err)
 	}
 	run.config = plan.with(d.config.Load())
+	// After a reboot nothing of it is left, which is no failure of reclaim.
+	if err := d.units.Lives(ctx, known.Identity); err != nil {
+		return nil, adoptError(l.ID, err)
+	}
 	reclaimed, err := d.sockets.reclaim(l.ID, run.config, known.socketNote)
 	if err != nil {
 		return nil, err
 	}
 	run.unit, err = d.units.Adopt(ctx, known.Identity)
 	if err != nil {
-		if errors.Is(err, systemd.ErrGone) {
-			err = fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
-		}
 		d.sockets.abandon(l.ID)
-		return nil, err
+		return nil, adoptError(l.ID, err)
 	}
 	run.kept = d.sockets.adopt(l.ID, run.config, run.unit.PID(), reclaimed)
 	if err := d.admit(run.unit.Name(), run); err != nil {
@@ -197,6 +198,14 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 	}
 	run.heed()
 	return run, nil
+}
+
+// adoptError is err in the supervisor's terms.
+func adoptError(id uint64, err error) error {
+	if errors.Is(err, systemd.ErrGone) {
+		return fmt.Errorf("adopt generation %d: %w", id, backend.ErrGone)
+	}
+	return err
 }
 
 // Found lists the generations whose units run. What a unit's name does not say

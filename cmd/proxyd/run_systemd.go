@@ -98,8 +98,8 @@ func (r *systemdRun) ask(what string, call func() error) {
 }
 
 // Clear ends what the main process left behind.
-func (r *systemdRun) Clear() {
-	ctx, cancel := context.WithTimeout(context.Background(), clearLimit)
+func (r *systemdRun) Clear(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, clearLimit)
 	defer cancel()
 	if err := r.unit.Clear(ctx); err != nil {
 		r.driver.log.Warn("cannot clear up after a generation", "generation", r.launch.ID, "unit", r.unit.Name(), "error", err)

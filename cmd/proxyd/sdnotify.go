@@ -48,7 +48,7 @@ func (d *daemon) tellSystemd(ctx context.Context, stopping <-chan struct{}) {
 				return
 			}
 		case <-pause.C:
-			if watch.moves(d) {
+			if watch.moves(d.proxy.Progress()) {
 				d.tell("WATCHDOG=1")
 				if (!d.ready.Load() || stopping == nil) && time.Now().Before(patience) {
 					d.tell(systemd.Extend(3 * every))
@@ -98,9 +98,9 @@ type watchdog struct{ turns []uint64 }
 
 // moves says whether every event loop has turned since the last call. That the
 // supervisor moves shows in its answer to Status, without which none is given.
-func (w *watchdog) moves(d *daemon) bool {
+func (w *watchdog) moves(turns []uint64) bool {
 	before := w.turns
-	w.turns = d.proxy.Progress()
+	w.turns = turns
 	for i := range before {
 		if w.turns[i] == before[i] {
 			return false

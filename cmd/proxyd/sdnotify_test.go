@@ -101,6 +101,19 @@ func TestWhatSystemdIsTold(t *testing.T) {
 	d.stop()
 }
 
+// One loop that stands still is enough for the watchdog to go hungry.
+func TestWatchdogWatchesEveryLoop(t *testing.T) {
+	var w watchdog
+	for i, c := range []struct {
+		turns []uint64
+		want  bool
+	}{{[]uint64{1, 1}, true}, {[]uint64{2, 5}, true}, {[]uint64{3, 5}, false}, {[]uint64{4, 6}, true}, {[]uint64{4, 6}, false}} {
+		if got := w.moves(c.turns); got != c.want {
+			t.Errorf("look %d: %v", i, got)
+		}
+	}
+}
+
 func TestWatchdogPause(t *testing.T) {
 	for _, c := range []struct {
 		usec, pid string

@@ -54,7 +54,7 @@ func runBackend() {
 		fmt.Fprintln(w, strings.Join(os.Environ(), "\n"), "\npid", os.Getpid())
 	})
 	mux.HandleFunc("/drip", drip)
-	if os.Getenv("NOTIFY_SOCKET") != "" {
+	if os.Getenv("NOTIFY_SOCKET") != "" && mode != "silent" {
 		if _, err := daemon.SdNotify(false, "STATUS=serves "+answer+"\nREADY=1"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}

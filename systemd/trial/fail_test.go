@@ -19,6 +19,8 @@ func TestTemplatesThatFail(t *testing.T) {
 			{"exit 1", exec + "proxyctl exec --service web -- " + here + " backend exit\n", "status 1", "cannot read its own config"},
 			{"start timeout", "[Service]\nTimeoutStartSec=1s\nExecStart=\nExecStart=proxyctl exec --service web -- " + here + " backend hang\n",
 				"took too long to start", "waiting for a database"},
+			{"serves and does not say so", "[Service]\nTimeoutStartSec=1s\nExecStart=\nExecStart=proxyctl exec --service web -- " + here + " backend silent\n",
+				"took too long to start", "start operation timed out"},
 			{"killed by the kernel", exec + "proxyctl exec --service web -- " + here + " backend oom\n", "signal 9", "growing"},
 			{"bad unit", "[Service]\nExecStart=\n", "bad unit file setting", "ExecStart"},
 			{"a step before it", "[Service]\nExecStartPre=sh -c 'echo no database; exit 3'\n", "failed before its main process ran", "no database"},

@@ -147,3 +147,35 @@ func signal(t *testing.T, pid int, s syscall.Signal) {
 		t.Fatal(err)
 	}
 }
+
+// The bus goes first when a machine goes down. proxyd ends all the same, also
+// while it waits for what is left of a generation.
+func TestItEndsWithoutABus(t *testing.T) {
+	within(t, func(t *testing.T) {
+		serveGo(t)
+		write(t, "/etc/systemd/system/web@.service.d/slow.conf", "[Service]\nExecStopPost=sleep infinity\nTimeoutStopSec=infinity\n")
+		t.Cleanup(func() { // whatever came of it, so that it can be uninstalled
+			run(t, "rm", "-r", "/etc/systemd/system/web@.service.d")
+			run(t, "systemctl", "daemon-reload")
+			try(t, "systemctl", "kill", "-s", "KILL", "web@1.service", "web@2.service")
+		})
+		write(t, "/etc/systemd/system/proxyd@web.service.d/slow.conf", "[Service]\nTimeoutStopSec=10s\n")
+		t.Cleanup(func() { run(t, "rm", "-r", "/etc/systemd/system/proxyd@web.service.d") })
+		run(t, "systemctl", "daemon-reload")
+		run(t, "proxyctl", "promote", "v2")
+		await(t, "the previous generation to stand by", func() bool { return mustStatus(t, "web").generation(1).State == "standby" })
+		before := mustStatus(t, "web").generation(1)
+		signal(t, before.PID, syscall.SIGKILL)
+		await(t, "it to be cleared up", func() bool { return property(t, "web@1.service", "SubState") == "stop-post" })
+		run(t, "systemctl", "stop", "dbus.socket", "dbus.service")
+		t.Cleanup(func() { run(t, "systemctl", "start", "dbus.socket") })
+		began := time.Now()
+		run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
+		if log := run(t, "journalctl", "--no-pager", "-u", "proxyd@web", fmt.Sprintf("--since=@%d", began.Unix())); strings.Contains(log, "timed out") || strings.Contains(log, "Killing") {
+			t.Errorf("systemd lost patience:\n%s", log)
+		}
+		run(t, "systemctl", "kill", "-s", "KILL", "web@1.service")
+		run(t, "systemctl", "start", "dbus.socket", "proxyd@web.socket")
+		mustAnswer(t, web, "v2")
+	})
+}

@@ -115,3 +115,36 @@ func TestWhatAGenerationFinds(t *testing.T) {
 		mustAnswer(t, web, "v1")
 	})
 }
+
+// A socket unit of one's own, with several addresses, in place of the shipped one.
+func TestASocketOfYourOwn(t *testing.T) {
+	within(t, func(t *testing.T) {
+		releases(t, "web", "v1", "v2")
+		const path = "/run/front.sock"
+		write(t, "/etc/systemd/system/front.socket", `[Socket]
+Service=proxyd@web.service
+FileDescriptorName=front
+ListenStream=443
+ListenStream=`+path+`
+RemoveOnStop=yes
+TriggerLimitIntervalSec=0
+`)
+		run(t, built+"/proxyctl", "install", "web")
+		t.Cleanup(func() {
+			run(t, "systemctl", "stop", "front.socket")
+			uninstall(t, "web")
+			run(t, "rm", "/etc/systemd/system/front.socket")
+		})
+		write(t, "/etc/systemd/system/web@.service", goUnit("web"))
+		write(t, "/etc/proxyd/web.toml", fmt.Sprintf(goConfig, "web"))
+		run(t, "systemctl", "daemon-reload")
+		run(t, "systemctl", "start", "front.socket")
+		mustAnswer(t, web, "v1")
+		run(t, "systemctl", "restart", "proxyd@web.service")
+		run(t, "proxyctl", "promote", "v2")
+		mustAnswer(t, web, "v2")
+		if out := run(t, "curl", "-sS", "--unix-socket", path, "http://web/"); !strings.HasPrefix(out, "v2 ") {
+			t.Errorf("over the unix socket %q answers", out)
+		}
+	})
+}
