@@ -70,7 +70,7 @@ func TestReboot(t *testing.T) {
 				return err
 			}
 			dir := "/run/systemd/system/" + st.generation(st.Previous).Unit + ".d"
-			file("/run/systemd/system/web@.service.d/order.conf", "[Unit]\nAfter=proxyd@web.service\n", false)
+			file("/run/systemd/system/web@.service.d/order.conf", "[Unit]\nAfter=proxyd@web.service dbus.service\n", false)
 			file(dir+"/slow.conf", "[Service]\nExecStop=/bin/sleep 2\n", false)
 			must("systemctl", "daemon-reload")
 			return m.Stop(ctx)
