@@ -1,7 +1,8 @@
 // Package systemd is the systemd driver: each generation is an instance of the
 // user's own template unit, started, watched and ended over D-Bus. Beside it
 // are the units and snippets that are shipped (folder units) and, for tests
-// only, a private systemd to try all that with (folder booted).
+// only, a private systemd to try all that with (folder booted) and the tests of
+// the whole in it (folder trial).
 //
 // # Why units
 //
