@@ -127,6 +127,8 @@ func (s *Supervisor) setTimer(a SetTimer) {
 		} else {
 			m.drainDeadline = time.Now().Add(d)
 		}
+	case TimerStop:
+		s.member(a.Gen).killAt = time.Now().Add(d)
 	case TimerHold:
 		s.heldUntil = time.Now().Add(d)
 	}

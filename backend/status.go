@@ -37,6 +37,7 @@ type GenerationStatus struct {
 	Unit          string
 	Since         time.Time
 	DrainDeadline time.Time
+	KillAt        time.Time // while it is Stopping: when it is killed, or was
 	Counts        Counts
 }
 
@@ -67,6 +68,9 @@ func (s *Supervisor) status() Status {
 			ID: g.id, Release: g.release, State: g.state, Reason: g.reason, Notice: mem.notice,
 			Since: mem.since, DrainDeadline: mem.drainDeadline,
 			Counts: s.cfg.Router.Counts(g.id),
+		}
+		if g.state == Stopping {
+			gs.KillAt = mem.killAt
 		}
 		if mem.run != nil {
 			gs.PID, gs.Unit = mem.run.PID(), mem.run.Unit()

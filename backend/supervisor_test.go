@@ -215,6 +215,11 @@ func TestSupervisorStopCancelsPromote(t *testing.T) {
 		go func() { first <- r.promote("v2") }()
 		synctest.Wait()
 		began := time.Now()
+		time.AfterFunc(time.Second, func() {
+			if g := r.state(2); g.State != Stopping || !g.KillAt.Equal(began.Add(r.policy.StopTimeout)) {
+				t.Errorf("while it is stopping: %+v", g)
+			}
+		})
 		a, err := r.Stop(t.Context(), "ann", 2, StopGraceful)
 		if err != nil {
 			t.Fatal(err)
@@ -224,6 +229,9 @@ func TestSupervisorStopCancelsPromote(t *testing.T) {
 			t.Errorf("it ignores the stop signal, and was ended after %s", took)
 		}
 		wantVerdict(t, <-first, Superseded)
+		if g := r.state(2); !g.KillAt.IsZero() {
+			t.Errorf("it has ended, and is to be killed: %+v", g)
+		}
 		r.wantRunning(1)
 		if !slices.Contains(r.driver.released, 2) {
 			t.Error("its sockets were not given up")

@@ -52,12 +52,13 @@ type Generation struct {
 	ConnectFailures  uint64     `json:"connect_failures"`
 	BytesFromClients uint64     `json:"bytes_from_clients"`
 	BytesToClients   uint64     `json:"bytes_to_clients"`
-	PID              int        `json:"pid"`              // 0: no process
-	Unit             string     `json:"unit"`             // empty under the exec driver
-	Since            time.Time  `json:"since"`            // in this state since
-	DrainDeadline    *time.Time `json:"drain_deadline"`   // null: not draining, or without a limit
-	Reason           string     `json:"reason"`           // why it is in this state
-	Notice           string     `json:"notice,omitempty"` // what it last said of itself (STATUS=)
+	PID              int        `json:"pid"`               // 0: no process
+	Unit             string     `json:"unit"`              // empty under the exec driver
+	Since            time.Time  `json:"since"`             // in this state since
+	DrainDeadline    *time.Time `json:"drain_deadline"`    // null: not draining, or without a limit
+	KillAt           *time.Time `json:"kill_at,omitempty"` // while it is stopping: when it is killed, unless it ends
+	Reason           string     `json:"reason"`            // why it is in this state
+	Notice           string     `json:"notice,omitempty"`  // what it last said of itself (STATUS=)
 }
 
 // HistoryEntry is one transition: what happened, when, to which generation, who

@@ -21,7 +21,7 @@ nginx: QUIT to the old master.`,
 	}
 	return a.verb(c, 0, func(ctx context.Context, _ []string) error {
 		return a.apply(ctx, change{
-			verb: "retire",
+			verb: "retire", about: numbered(0),
 			do: func(ctx context.Context, c *control.Client) (control.Result, error) {
 				return c.Retire(ctx, control.RetireRequest{})
 			},

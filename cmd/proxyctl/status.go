@@ -222,6 +222,9 @@ func generationRow(g control.Generation, previous uint64, now time.Time) []cell 
 	if g.DrainDeadline != nil {
 		notes = append(notes, "cut in "+age(g.DrainDeadline.Sub(now)))
 	}
+	if g.KillAt != nil {
+		notes = append(notes, "KILL in "+age(g.KillAt.Sub(now)))
+	}
 	if g.Unit != "" {
 		notes = append(notes, clean(g.Unit))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -229,4 +230,31 @@ func FuzzClean(f *testing.F) {
 			t.Errorf("%q became %q", s, got)
 		}
 	})
+}
+
+// A stop that waits says for what, and for how long at most.
+func TestStopShowsWhenItKills(t *testing.T) {
+	dir := t.TempDir()
+	for name, verb := range map[string][]string{"web1": {"stop", "2"}, "web2": {"retire"}} {
+		f, err := startFake(dir+"/"+name, fmt.Sprintf(`{"after_polls": 1, "status": [{"service":"web","state":"serving","previous":2,
+			"generations":[{"id":2,"release":"v1","state":"stopping","reason":"asked for","since":%q,"kill_at":%q}]}],
+			"result": {"generation":2,"release":"v1","state":"stopped"}}`,
+			time.Now().Format(time.RFC3339), time.Now().Add(time.Hour).Format(time.RFC3339)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.close()
+		tty, seen := terminal(t, 80)
+		if code := run(append([]string{"-s", name}, verb...), io.Discard, tty, env("TERM=xterm"), []string{dir}); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+		if got := seen(); !regexp.MustCompile(`generation 2 \(v1\): stopping, \d+s, KILL in (59m\d\ds|1h00m): asked for`).MatchString(got) {
+			t.Errorf("%v shows %q", verb, got)
+		}
+		tty, seen = terminal(t, 120)
+		run([]string{"-s", name, "status"}, tty, tty, env("NO_COLOR=1"), []string{dir})
+		if got := seen(); !strings.Contains(got, "KILL in ") {
+			t.Errorf("status shows %q", got)
+		}
+	}
 }

@@ -98,6 +98,9 @@ func (c change) report(st control.Status, p *progress) {
 		return
 	}
 	detail := ", " + age(time.Since(g.Since))
+	if g.KillAt != nil {
+		detail += ", KILL in " + age(time.Until(*g.KillAt))
+	}
 	if g.Notice != "" {
 		detail += ": " + clean(g.Notice)
 	} else if g.Reason != "" {

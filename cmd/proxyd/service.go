@@ -44,7 +44,7 @@ func (s *service) Status(ctx context.Context) (control.Status, error) {
 			InFlight: g.Counts.InFlight, Accepted: g.Counts.Accepted, ConnectFailures: g.Counts.ConnectFailures,
 			BytesFromClients: g.Counts.BytesFromClients, BytesToClients: g.Counts.BytesToClients,
 			PID: g.PID, Unit: g.Unit, Since: g.Since, DrainDeadline: timeOrNil(g.DrainDeadline),
-			Reason: g.Reason, Notice: g.Notice,
+			KillAt: timeOrNil(g.KillAt), Reason: g.Reason, Notice: g.Notice,
 		})
 	}
 	return out, nil
