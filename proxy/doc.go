@@ -81,6 +81,41 @@
 //     is unsent and bounds the rest (tcp_fin_timeout). A TCP peer that closed
 //     looks like one that ended only its stream, and is waited for.
 //
+// # The direct path
+//
+// A generation that is handed listening sockets needs no relay. Direct lends it
+// a member of the listener's SO_REUSEPORT group, and the kernel gives the
+// member each new client (direct.go, steer.go). What decides is a classic BPF
+// program of one instruction, "return INDEX", attached to the group; no
+// privilege is needed, and a switch replaces it in one step. All groups of a
+// service have the same number of members, and a generation has the same one in
+// each. The first is the hold member, from which only the relay accepts.
+//
+//   - An index is the order of listen(2), and closing a member moves the last one
+//     to its place. So members are never closed, and the index of each is checked
+//     before it is lent: a connection that is aimed at it must arrive there. One
+//     of our own is aimed by its source address and port, which only we can have;
+//     the program knows them while it connects. Readiness checks reach a
+//     generation that gets no client in the same way.
+//   - A connection is its generation's from its handshake's begin on: the old
+//     member's queue stays the old generation's, and what is in a queue of nobody,
+//     because it was held or its generation was given up, the relay takes to the
+//     listener's own address, where the kernel gives it to the current one.
+//     So the relay's route must not lead there while the groups are held.
+//   - In flight is what the kernel says (tally.go, diag.go). Each member carries
+//     its index as a tag of socket options that connections inherit (tag.go), so
+//     the answer is exact wherever a socket went: still in the queue, passed to
+//     a worker, forked. It needs no right to look at processes. A handshake has
+//     no tag: those under way at the switch are waited for one by one.
+//     Looks are rare while nothing changes, and take a 25th of a processor at
+//     most. A status costs one look.
+//   - Steering belongs to the sockets. It stays in force while no proxyd runs, and
+//     a new Direct leaves it as it is until it is told where to steer.
+//
+// What the kernel does not tell is not known on this path: how many were
+// accepted, and bytes. Limits and timeouts are the relay's. A client that was
+// relayed to a direct generation, out of a queue, shows this machine's address.
+//
 // # Ownership
 //
 // Listeners are borrowed: options are set on them (TCP_NODELAY, keepalive,
