@@ -32,7 +32,7 @@ var listenVars = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_
 // is proxyd's own, so it serves nobody.
 //
 // The caller owns the descriptors; FD_CLOEXEC is set on them, and O_NONBLOCK on
-// listeners. On an error they stay open, as they were found.
+// listeners without SO_REUSEPORT. On an error they stay open, as they were found.
 func Inherited() (listeners, stored []Listener, err error) {
 	env := map[string]string{}
 	for _, k := range listenVars {
@@ -124,8 +124,12 @@ func inherit(fd int, name string) (Listener, error) {
 	if err := checkListening(fd); err != nil {
 		return Listener{}, err
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return Listener{}, fmt.Errorf("set O_NONBLOCK: %w", err)
+	// A member of a group may be a running generation's, which knows the flag as it
+	// is: it is the socket's, and not this descriptor's.
+	if member, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err != nil || member == 0 {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return Listener{}, fmt.Errorf("set O_NONBLOCK: %w", err)
+		}
 	}
 	addr, err := boundTo(fd)
 	if err != nil {

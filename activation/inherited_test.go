@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"path/filepath"
 	"reflect"
 	"strconv"
@@ -160,6 +161,36 @@ func TestCheckName(t *testing.T) {
 	} {
 		if err := CheckName(name); (err == nil) != ok {
 			t.Errorf("CheckName(%q) = %v", name, err)
+		}
+	}
+}
+
+// A member of a group may be a running generation's, whose accept blocks: so it
+// stays, while an ordinary listener is made non-blocking.
+func TestInheritedLeavesMembersAsTheyAre(t *testing.T) {
+	members, err := ListenGroup("http", "127.0.0.1:0", 2)
+	must(t, err)
+	defer closeAll(t, members)
+	single, err := Listen("http", "127.0.0.1:0")
+	must(t, err)
+	defer single.Close()
+	all := append(slices.Clone(members), single)
+	var files []*os.File
+	for _, l := range all {
+		must(t, unix.SetNonblock(l.FD, false))
+		fd, err := unix.FcntlInt(uintptr(l.FD), unix.F_DUPFD_CLOEXEC, 3)
+		must(t, err)
+		files = append(files, asFile(t, fd))
+	}
+	got := inheritIn(t, files, "LISTEN_FDS=3", "LISTEN_FDNAMES=http:http:http")
+	if got.Error != "" || len(got.Listeners) != len(all) {
+		t.Fatalf("got %+v", got)
+	}
+	for i, l := range all {
+		flags, err := unix.FcntlInt(uintptr(l.FD), unix.F_GETFL, 0)
+		must(t, err)
+		if nonblock := flags&unix.O_NONBLOCK != 0; nonblock != (i == 2) {
+			t.Errorf("listener %d: O_NONBLOCK is %v", i, nonblock)
 		}
 	}
 }

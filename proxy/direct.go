@@ -107,8 +107,8 @@ func NewDirect(cfg DirectConfig) (*Direct, error) {
 		}
 	}
 	d.members = make([]lending, len(d.groups[0].fds))
-	for m := 1; m < len(d.members); m++ {
-		if err := d.proxy.Serve(true, d.fds(m)...); err != nil {
+	for _, g := range d.groups {
+		if err := d.proxy.Serve(false, g.fds[1:]...); err != nil { // it must know them
 			d.diag.close()
 			return nil, err
 		}
@@ -309,7 +309,7 @@ func queueOf(fd int) (int, error) {
 }
 
 // Keep gives a generation the member that it has already, from before this
-// Direct was made.
+// Direct was made. It comes before the first Steer or Lend.
 func (d *Direct) Keep(generation uint64, member int) ([]int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -361,6 +361,17 @@ func (d *Direct) Has(generation uint64) bool {
 	return d.tallies[generation] != nil
 }
 
+// Socket gives the descriptor of a generation's member of the first group.
+func (d *Direct) Socket(generation uint64) (fd int, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.tallies[generation]
+	if t == nil {
+		return -1, false
+	}
+	return d.groups[0].fds[t.member], true
+}
+
 // Steer makes new connections go to a generation, with 0 to the hold members.
 // When it returns, none that begins later goes elsewhere. All groups are
 // switched, or on an error none.
@@ -393,6 +404,18 @@ func (d *Direct) steer(to int) error {
 	}
 	if to == d.to {
 		return nil
+	}
+	if d.to < 0 {
+		// Only now is it known which members generations have from before: the
+		// others may be served. O_NONBLOCK is the socket's, so it must not be
+		// touched while a generation has it.
+		for m := 1; m < len(d.members); m++ {
+			if d.members[m].generation == 0 {
+				if err := d.proxy.Serve(true, d.fds(m)...); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	d.turn++
 	if d.to >= 0 {

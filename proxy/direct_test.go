@@ -184,18 +184,26 @@ func TestSteeringInForceIsLeftAlone(t *testing.T) {
 		}
 		conn.Close()
 	}
+	if err := unix.SetNonblock(fds[member], false); err != nil { // as its program wants it
+		t.Fatal(err)
+	}
 	_, d := newDirect(t, addr, fds)
-	arrives()
 	if _, err := d.Keep(2, member); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Keep(3, member); !errors.Is(err, ErrNoMember) {
 		t.Fatalf("a member of another: %v", err)
 	}
-	arrives()
+	if flags, err := unix.FcntlInt(uintptr(fds[member]), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Fatalf("O_NONBLOCK was set under a generation's accept: %x, %v", flags, err)
+	}
 	if err := d.Steer(2); err != nil {
 		t.Fatal(err)
 	}
+	if flags, err := unix.FcntlInt(uintptr(fds[member]), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Fatalf("O_NONBLOCK was set under a generation's accept: %x, %v", flags, err)
+	}
+	unix.SetNonblock(fds[member], true) // for the test's own accept
 	arrives()
 }
 

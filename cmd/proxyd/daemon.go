@@ -169,7 +169,7 @@ func (d *daemon) openDriver(ctx context.Context, socket string) error {
 	log := d.log.Named("driver")
 	sockets := newGenerationSockets(d.runtimeDir, listenerNames(d.listeners), d.stored, log)
 	d.direct = newDirectPath(d.log.Named("direct"))
-	sockets.direct = d.direct
+	sockets.direct, d.direct.switched = d.direct, sockets.noteFlags
 	if d.config.Backend.Driver == "systemd" {
 		if d.units, err = newSystemdDriver(ctx, &d.live, d.processes, sockets, log); err != nil {
 			return err

@@ -28,6 +28,9 @@ type directPath struct {
 	why    string        // what keeps every new generation on the relay; empty: nothing
 	kept   []int         // descriptors that generations hold for the next proxyd
 	log    hclog.Logger
+	// switched is told of each generation that new connections were steered to, and
+	// of one of its sockets.
+	switched func(id uint64, fd int)
 
 	mu      sync.Mutex
 	reasons map[uint64]string // why a generation is on the relay; empty: it is not
@@ -199,6 +202,9 @@ func (p *directPath) steer(id uint64) {
 	for {
 		err := p.direct.Steer(id)
 		if err == nil {
+			if fd, ok := p.direct.Socket(id); ok {
+				p.switched(id, fd)
+			}
 			return
 		}
 		if errors.Is(err, proxy.ErrNoMember) {

@@ -69,8 +69,13 @@ func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote)
 		return nil, err
 	}
 	if r.member != 0 {
-		r.handed, err = s.direct.keep(id, r.member)
-		return r, err
+		if r.handed, err = s.direct.keep(id, r.member); err != nil {
+			return nil, err
+		}
+		for _, l := range r.handed {
+			s.restoreFlags(id, config, l.FD)
+		}
+		return r, nil
 	}
 	for _, a := range r.addresses {
 		if a.Network() == "unix" && !config.BindsItself() {
