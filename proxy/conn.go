@@ -63,9 +63,10 @@ type conn struct {
 	state    state
 	listener uint8
 	tries    uint8
-	queued   bool // in pump.again
-	headed   bool // its client's PROXY header is still unread
-	ending   bool // waits until its bytes are acknowledged, then is reset
+	late     uint16 // 1 + its place in pump.postponed, 0: not there
+	queued   bool   // in pump.again
+	headed   bool   // its client's PROXY header is still unread
+	ending   bool   // waits until its bytes are acknowledged, then is reset
 }
 
 func (c *conn) key(s int) key { return key{c.index<<1 | int32(s), c.seq} }

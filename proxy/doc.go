@@ -33,14 +33,16 @@
 // A connection is a flat record of two sides (conn.go). The pump moves bytes
 // from one side to the other (pump.go): small messages through the loop's one
 // buffer, read and written at once. A read that fills the buffer is a stream,
-// and streams go by splice(2) through the loop's one pipe and are never
-// copied. Only what the other side does not take is kept, in the pipe or in a
-// buffer that is lent for as long as it is stuck (store.go), and the side it
-// comes from is not read meanwhile. ending.go decides what each end sees.
+// and streams go by splice(2) through the loop's one pipe (stream.go), or, from
+// a unix socket to TCP, through a larger buffer. Only what the other side does
+// not take is kept, in the pipe or in a buffer that is lent for as long as it
+// is stuck (store.go), and the side it comes from is not read meanwhile.
+// ending.go decides what each end sees.
 //
 // A client is given a backend when it is accepted (dial.go). A backend that
 // cannot be reached is tried again until the connect timeout, and each try
-// takes the route of its moment: no byte was forwarded yet.
+// takes the route of its moment: no byte was forwarded yet. What is cheaper
+// where both ends are on this machine is in local.go.
 //
 // Where a listener says so, the first bytes for the backend are a header of
 // the PROXY protocol (header.go). One that a trusted client begins with stays

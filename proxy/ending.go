@@ -18,6 +18,7 @@ func (p *pump) settle(c *conn) {
 	if (a.flags|b.flags)&(ended|failed) == 0 {
 		return
 	}
+	p.catchUp(c)
 	// A failed side is read to its end, and a side whose peer failed is read
 	// for nothing, until neither move finds anything new.
 	for try := 0; ; try++ {

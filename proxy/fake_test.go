@@ -82,6 +82,9 @@ func (k *fake) recv(fd int32, b []byte) (int, syscall.Errno) {
 	// A stream socket gives all it has, up to what is asked for.
 	n := copy(b, s.in)
 	s.in = s.in[n:]
+	if s.tcp && s.inEnd == open && k.draw(30) == 0 {
+		s.peerResets() // while the turn goes on, and before its event is seen
+	}
 	return n, 0
 }
 

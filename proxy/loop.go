@@ -60,7 +60,7 @@ func newLoop(p *Proxy, index int) (*loop, error) {
 		head: -1, tail: -1, finished: make(chan struct{}),
 		burst: make([]int, len(p.listeners)), take: accept,
 	}
-	l.pump.ended = l.leave
+	l.pump.ended, l.pump.settled = l.leave, l.count
 	if errno := os.watch(unix.EPOLL_CTL_ADD, l.wake, unix.EPOLLIN|unix.EPOLLET, key{ref: wakeRef}); errno != 0 {
 		unix.Close(wake)
 		unix.Close(ep)
@@ -123,7 +123,13 @@ func (l *loop) turn() bool {
 			l.accept(i)
 		}
 	}
-	return called && l.obey()
+	l.deliver()
+	if !called {
+		return false
+	}
+	over := l.obey()
+	l.deliver() // what came from connections that were handed over
+	return over
 }
 
 // sleep waits for events, not longer than the next thing that is due.

@@ -20,7 +20,8 @@ const (
 //
 // The rule that edge-triggered events rest on: when the pump lets go of a
 // connection, each direction has nothing to read, or is stuck behind a side
-// that epoll reports as soon as it takes more, or is in again, or has a timer.
+// that epoll reports as soon as it takes more, or is in again or postponed, or
+// has a timer.
 type pump struct {
 	sys    kernel
 	slab   slab
@@ -29,12 +30,14 @@ type pump struct {
 	now    int64  // nanoseconds, set once a turn
 	tick   uint32 // milliseconds, set once a turn where idle connections end
 	timers timers
-	upload bool  // a stream went to a backend
-	again  []key // connections that had more to do when their turn was over
+	upload bool // a stream went to a backend
+	postponed
+	again []key // connections that had more to do when their turn was over
 	store
 
-	moved [2]uint64   // bytes read by side since the loop last took them
-	ended func(*conn) // told before a record is given back
+	moved   [2]uint64   // bytes read by side since the loop last took them
+	ended   func(*conn) // told before a record is given back
+	settled func(*conn) // told after a postponed write, unless it is nil
 }
 
 func newPump(sys kernel) pump {
@@ -43,6 +46,7 @@ func newPump(sys kernel) pump {
 
 // happened takes what epoll reported of one side and does what it allows.
 func (p *pump) happened(c *conn, at int, events uint32) {
+	p.catchUp(c)
 	s := &c.side[at]
 	s.note(events)
 	if c.state != relaying {
@@ -84,6 +88,7 @@ func (s *side) note(events uint32) {
 
 // proceed does everything that a connection allows now, in both directions.
 func (p *pump) proceed(c *conn) {
+	p.catchUp(c)
 	p.move(c, client)
 	p.move(c, backend)
 	p.settle(c)
@@ -128,7 +133,11 @@ func (p *pump) move(c *conn, from int) {
 			if src.is(stream) {
 				p.unpace(dst, from)
 			}
-			if !dst.is(failed) {
+			switch {
+			case dst.is(failed):
+			case p.postpone(c, from, b[:n]):
+				return
+			default:
 				p.write(c, from, b[:n])
 			}
 		case p.over(c, from, errno):

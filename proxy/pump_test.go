@@ -58,6 +58,10 @@ func runPump(t interface {
 	index, seq := c.index, c.seq
 
 	deliver := func() bool { // one event or one more turn; false: nothing to do
+		if len(p.writes) > 0 && draw(2) == 0 { // the turn is over
+			p.deliver()
+			return true
+		}
 		if over {
 			return false
 		}
@@ -92,6 +96,10 @@ func runPump(t interface {
 					p.proceed(c)
 				}
 			}
+			return true
+		}
+		if len(p.writes) > 0 {
+			p.deliver()
 			return true
 		}
 		return false
