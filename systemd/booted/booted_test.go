@@ -186,6 +186,7 @@ func TestTheDiskOutlivesABoot(t *testing.T) {
 	}
 	before := m.Run(t, "cat", "/etc/machine-id", "/proc/sys/kernel/random/boot_id")
 	for _, down := range []func(context.Context) error{m.Stop, func(context.Context) error { return m.Cut() }} {
+		m.Run(t, "systemctl", "daemon-reexec") // after it systemd says READY=1 again
 		if err := down(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -194,6 +195,9 @@ func TestTheDiskOutlivesABoot(t *testing.T) {
 		}
 		if err := m.Boot(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+		if got := m.Run(t, "systemctl", "is-active", "basic.target"); got != "active\n" {
+			t.Errorf("Boot has returned, and basic.target is %s", got)
 		}
 		if got := m.Run(t, "cat", "/etc/booted-state"); got != "kept\n" {
 			t.Errorf("the file holds %q", got)

@@ -117,6 +117,7 @@ func (m *Machine) Boot(ctx context.Context) error {
 	if m.boot != nil {
 		return errors.New("boot: the machine is up")
 	}
+	m.forgetReady()
 	b := &boot{ended: make(chan struct{})}
 	cmd := exec.Command("nsenter", "-t", strconv.Itoa(m.keeper.Process.Pid), "-m", "--",
 		"sh", "-c", bootScript, "sh", m.dir, m.name, m.unit, initScript)
@@ -160,6 +161,23 @@ func (m *Machine) Boot(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("boot: %w: %s", err, b.said.String()), m.Cut())
 	}
 	return nil
+}
+
+// forgetReady takes away what an earlier boot said: systemd says READY=1 also
+// after each daemon-reexec, which nobody reads.
+func (m *Machine) forgetReady() {
+	raw, err := m.ready.SyscallConn()
+	if err != nil {
+		return
+	}
+	buf := make([]byte, 4096)
+	_ = raw.Control(func(fd uintptr) {
+		for {
+			if _, _, err := syscall.Recvfrom(int(fd), buf, syscall.MSG_DONTWAIT); err != nil && err != syscall.EINTR {
+				return
+			}
+		}
+	})
 }
 
 // wait ends when boot.sh has, and tells who waits on ended.

@@ -59,6 +59,7 @@ func TestTheDirectPath(t *testing.T) {
 		dance(t, web)
 
 		run(t, "proxyctl", "promote", "v2")
+		await(t, "those that were displaced to end", func() bool { return len(pids(t, "web@*")) == 2 })
 		before := pids(t, "web@*")
 		slow, err := net.Dial("tcp", web) // it lives through all that follows
 		if err != nil {
