@@ -132,7 +132,8 @@ func (res *results) bars(kind string) []bar {
 	}
 	all = append(all,
 		judge("promote: p99.9 around, to steady", 1.2, false, plain(res.values(kind, "promote", us, "ratio"))),
-		judge("promote: failed requests", 0, false, plain(res.values(kind, "promote", us, "failures"))))
+		judge("promote: failed requests", 0, false, plain(res.values(kind, "promote", us, "failures"))),
+		judge("revert: ms to the switch, while the previous runs", 10, false, plain(res.values(kind, "promote", us, "revert"))))
 	if kind == "tcp" { // the backend is the same for both
 		for _, w := range []string{"keep-64", "connect"} {
 			for _, metric := range []string{"machine_cpu", "p99"} {
@@ -142,7 +143,8 @@ func (res *results) bars(kind string) []bar {
 		}
 		all = append(all,
 			judge("promote direct: first request after one, ms", 1, false, plain(res.values(kind, "promote", "direct", "first"))),
-			judge("promote direct: failed requests", 0, false, plain(res.values(kind, "promote", "direct", "failures"))))
+			judge("promote direct: failed requests", 0, false, plain(res.values(kind, "promote", "direct", "failures"))),
+			judge("revert direct: ms to the switch, while the previous runs", 10, false, plain(res.values(kind, "promote", "direct", "revert"))))
 	}
 	for i := range all {
 		all[i].Backend = kind

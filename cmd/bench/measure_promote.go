@@ -35,15 +35,18 @@ func (b *bench) measurePromotes(ctx context.Context, w *workload, r *running) (m
 	start := time.Now()
 	ended := make(chan loadEnd, 1)
 	go runLoad(ctx, ld, j, ended)
-	at, slowest, first, perr := promoteAll(ctx, r, b, count, start)
+	made, perr := promoteAll(ctx, r, b, count, start)
 	ld.finish()
 	end := <-ended
 	if err := errors.Join(perr, end.err); err != nil {
 		return m, err
 	}
 	m.Seconds, m.Requests, m.Failures = end.took.Seconds(), end.requests, end.failures
-	m.Promotes = windows(end.samples, at)
-	m.Promotes.SwitchMS, m.Promotes.FirstMS = slowest.Seconds()*1e3, first.Seconds()*1e3
+	m.Promotes = windows(end.samples, made.at)
+	m.Promotes.SwitchMS, m.Promotes.FirstMS = made.promote.Seconds()*1e3, made.first.Seconds()*1e3
+	slices.Sort(made.reverts)
+	m.Promotes.RevertMS = float64(percentile(made.reverts, 0.5)) / 1e6
+	m.Promotes.RevertMaxMS = float64(percentile(made.reverts, 1)) / 1e6
 	r.backends, err = currentPID(ctx, r.control)
 	return m, err
 }
@@ -59,37 +62,68 @@ func runLoad(ctx context.Context, ld *load, j job, ended chan<- loadEnd) {
 	ended <- loadEnd{o, err}
 }
 
-// promoteAll gives the times of the promotes since start, in nanoseconds, each
-// the middle of its call, how long the slowest call took, and how long the slowest
-// first request after one, over a connection of its own. Staging comes three seconds
-// before: starting the service's own process is not the cost of a switch.
-func promoteAll(ctx context.Context, r *running, b *bench, count int, start time.Time) (at []int64, slowest, first time.Duration, err error) {
+// switches is what a round's promotes and reverts took.
+type switches struct {
+	at      []int64       // of the promotes: the middle of each call, in nanoseconds since the start
+	promote time.Duration // the slowest call, disk included
+	first   time.Duration // the slowest first request after one, over a connection of its own
+	reverts []int64       // nanoseconds from the request to the switch, as proxyd measured it
+}
+
+// How long after a promote it is reverted: outside of the second around it, and
+// while the previous generation still runs.
+const revertAfter = 600 * time.Millisecond
+
+// promoteAll promotes and reverts count times. Staging comes three seconds before
+// a promote: starting the service's own process is not the cost of a switch.
+func promoteAll(ctx context.Context, r *running, b *bench, count int, start time.Time) (made switches, err error) {
 	for range count {
 		b.releases++
 		staged, err := r.control.Stage(ctx, control.StageRequest{Release: fmt.Sprintf("r%d", b.releases)})
 		if err != nil {
-			return nil, 0, 0, fmt.Errorf("stage: %w", err)
+			return made, fmt.Errorf("stage: %w", err)
 		}
 		if err := pause(ctx, 3*time.Second); err != nil {
-			return nil, 0, 0, err
+			return made, err
 		}
 		began := time.Since(start)
 		if _, err := r.control.Promote(ctx, control.PromoteRequest{Generation: staged.Generation}); err != nil {
-			return nil, 0, 0, fmt.Errorf("promote: %w", err)
+			return made, fmt.Errorf("promote: %w", err)
 		}
 		took := time.Since(start) - began
-		slowest = max(slowest, took)
+		made.promote = max(made.promote, took)
 		asked := time.Now()
 		if err := tryOnce(ctx, r.front); err != nil {
-			return nil, 0, 0, fmt.Errorf("ask after promote: %w", err)
+			return made, fmt.Errorf("ask after promote: %w", err)
 		}
-		first = max(first, time.Since(asked))
-		at = append(at, int64(began+took/2))
-		if err := pause(ctx, time.Second); err != nil {
-			return nil, 0, 0, err
+		made.first = max(made.first, time.Since(asked))
+		made.at = append(made.at, int64(began+took/2))
+		if err := pause(ctx, revertAfter); err != nil {
+			return made, err
+		}
+		switched, err := revertOnce(ctx, r.control)
+		if err != nil {
+			return made, err
+		}
+		made.reverts = append(made.reverts, int64(switched))
+		if err := pause(ctx, time.Second-revertAfter); err != nil {
+			return made, err
 		}
 	}
-	return at, slowest, first, nil
+	return made, nil
+}
+
+// revertOnce goes back to a generation that still runs and gives the time from
+// the request to the switch.
+func revertOnce(ctx context.Context, c *control.Client) (time.Duration, error) {
+	res, err := c.Revert(ctx, control.RevertRequest{})
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("revert: %w", err)
+	case !res.Switched || res.Started || res.SwitchMicros <= 0:
+		return 0, fmt.Errorf("revert: not one to a running generation: %+v", res)
+	}
+	return time.Duration(res.SwitchMicros) * time.Microsecond, nil
 }
 
 // pause waits; it is the load's time that passes, not something awaited.

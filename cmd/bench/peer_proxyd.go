@@ -38,7 +38,7 @@ release = "first"
 check = "connect"
 
 [drain]
-keep_previous = "1s"
+keep_previous = "2s"
 `
 
 func startProxyd(ctx context.Context, b *bench, p place) (*running, error) {

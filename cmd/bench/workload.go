@@ -57,7 +57,7 @@ func allWorkloads() []*workload {
 		{name: "turn-5000", title: "5,000 open connections, used in turn", busy: busyOnes, open: manyOpen,
 			how: "64 requests in flight at any time, each on the connection that rested longest: nothing is warm in any cache, the kernel's own state neither."},
 		{name: "promote", title: "Promote under load", kind: promote, busy: busyOnes, perConn: 4,
-			how: "4,000 requests a second, due at fixed times, 4 on each connection. A generation is staged, three seconds later promoted; p99.9 in the second around the promote (half before, half after the call) beside the second before that, pooled over a round's promotes. noise is the same ratio between two seconds without a promote."},
+			how: "4,000 requests a second, due at fixed times, 4 on each connection. A generation is staged, three seconds later promoted; p99.9 in the second around the promote (half before, half after the call) beside the second before that, pooled over a round's promotes. noise is the same ratio between two seconds without a promote. Each promote is reverted a moment later; revert is the time from the request to the switch, as proxyd measured it."},
 	}
 }
 
@@ -102,13 +102,15 @@ type measurement struct {
 // promoted is what the promote workload saw in one round; latencies are p99.9 in
 // microseconds.
 type promoted struct {
-	Count     int     `json:"count"`
-	Around    float64 `json:"around_us"`
-	Steady    float64 `json:"steady_us"`
-	Earlier   float64 `json:"earlier_us"` // the second before the steady one
-	SwitchMS  float64 `json:"switch_ms"`  // the slowest promote call
-	FirstMS   float64 `json:"first_ms"`   // the slowest first request after one, connect and all
-	AroundMax float64 `json:"around_max_us"`
+	Count       int     `json:"count"`
+	Around      float64 `json:"around_us"`
+	Steady      float64 `json:"steady_us"`
+	Earlier     float64 `json:"earlier_us"` // the second before the steady one
+	SwitchMS    float64 `json:"switch_ms"`  // the slowest promote call
+	FirstMS     float64 `json:"first_ms"`   // the slowest first request after one, connect and all
+	RevertMS    float64 `json:"revert_ms"`  // the median revert, from the request to the switch
+	RevertMaxMS float64 `json:"revert_max_ms"`
+	AroundMax   float64 `json:"around_max_us"`
 }
 
 func always(f func(m measurement) float64) func(measurement) (float64, bool) {
@@ -146,6 +148,8 @@ func (w *workload) metrics() []metric {
 			{"worst", "worst around µs", false, always(func(m measurement) float64 { return m.Promotes.AroundMax })},
 			{"failures", "failures", false, always(func(m measurement) float64 { return float64(m.Failures.total()) })},
 			{"switch", "promote call ms", false, always(func(m measurement) float64 { return m.Promotes.SwitchMS })},
+			{"revert", "revert ms", false, always(func(m measurement) float64 { return m.Promotes.RevertMS })},
+			{"slowest_revert", "slowest revert ms", false, always(func(m measurement) float64 { return m.Promotes.RevertMaxMS })},
 			{"first", "first after ms", false, always(func(m measurement) float64 { return m.Promotes.FirstMS })},
 		}
 	default:
