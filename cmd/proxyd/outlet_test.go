@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -201,6 +202,28 @@ func TestNobodyReadsWhatProxydWrites(t *testing.T) {
 	}
 	if !strings.Contains(read.String(), "promoted") {
 		t.Error("the log itself is lost")
+	}
+}
+
+// A reader that goes away, such as a tee that was ended, does not take proxyd
+// with it.
+func TestTheReaderGoesAway(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	ignored := filepath.Join(shortTempDir(t), "ignored")
+	d := newDaemon(t, setup{command: []string{"/bin/sh", "-c",
+		`echo a generation speaks; grep SigIgn /proc/$$/status > "$1"; exec "$0" backend serve`, self(t, "")[0], ignored}})
+	d.speaksTo = w
+	r.Close()
+	d.startServing()
+	d.mustCtl("promote", "v2")
+	d.mustAnswer("v2")
+	mask, err := os.ReadFile(ignored)
+	if err != nil || strings.TrimSpace(string(mask)) != "SigIgn:\t0000000000000000" {
+		t.Errorf("generations ignore signals: %q, %v", mask, err)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/hashicorp/go-hclog"
@@ -17,6 +19,10 @@ func (d *daemon) speak(level string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// A reader that goes away must not end proxyd: by default Go ends a program
+	// whose standard output or error is a pipe that nobody reads (os/signal).
+	// Generations get the signal's default back.
+	signal.Ignore(syscall.SIGPIPE)
 	sink := stderr
 	if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && stderr == os.Stderr {
 		sink = journalWriter{service: d.name, fallback: stderr}
