@@ -61,6 +61,14 @@ func (s *socketSeen) local() netip.Addr {
 	return netip.AddrFrom16([16]byte(s.id[4:20])).Unmap()
 }
 
+// remote is its peer's address.
+func (s *socketSeen) remote() netip.Addr {
+	if s.family == unix.AF_INET {
+		return netip.AddrFrom4([4]byte(s.id[20:24]))
+	}
+	return netip.AddrFrom16([16]byte(s.id[20:36])).Unmap()
+}
+
 // diag asks the kernel. It is not safe for use by several goroutines.
 type diag struct {
 	fd  int
@@ -98,9 +106,15 @@ const noCookie = ^uint64(0)
 // each calls f for every socket of a family with a local port, in some of
 // states. It gives no moment's picture: the kernel walks its table while it
 // changes, and one that moves may be missed.
-func (d *diag) each(family int, port int, states uint32, f func(*socketSeen)) error {
+func (d *diag) each(family, port int, states uint32, f func(*socketSeen)) error {
+	return d.between(family, port, 0, states, f)
+}
+
+// between is each for a remote port as well; 0 is any.
+func (d *diag) between(family, port, remote int, states uint32, f func(*socketSeen)) error {
 	var id [48]byte
 	binary.BigEndian.PutUint16(id[:], uint16(port))
+	binary.BigEndian.PutUint16(id[2:], uint16(remote))
 	binary.NativeEndian.PutUint64(id[40:], noCookie)
 	if err := d.ask(sockDiagByFamily, unix.NLM_F_DUMP, uint8(family), states, id[:]); err != nil {
 		return fmt.Errorf("ask for sockets: %w", err)

@@ -406,15 +406,8 @@ func (d *Direct) steer(to int) error {
 		return nil
 	}
 	if d.to < 0 {
-		// Only now is it known which members generations have from before: the
-		// others may be served. O_NONBLOCK is the socket's, so it must not be
-		// touched while a generation has it.
-		for m := 1; m < len(d.members); m++ {
-			if d.members[m].generation == 0 {
-				if err := d.proxy.Serve(true, d.fds(m)...); err != nil {
-					return err
-				}
-			}
+		if err := d.begin(); err != nil {
+			return err
 		}
 	}
 	d.turn++
@@ -431,6 +424,51 @@ func (d *Direct) steer(to int) error {
 	}
 	d.to = to
 	d.wake()
+	return nil
+}
+
+// begin checks every member and has the relay serve those that are nobody's. It
+// is done at the first change of steering: only then is it known which members
+// generations have from before. O_NONBLOCK is the socket's, so it must not be
+// touched while a generation has it.
+func (d *Direct) begin() error {
+	if err := d.checkAll(); err != nil && d.broken == nil {
+		d.broken = err
+		d.log.Error("the direct path is not used for new generations", "error", err)
+	}
+	for m := 1; m < len(d.members); m++ {
+		if d.members[m].generation == 0 {
+			if err := d.proxy.Serve(true, d.fds(m)...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkAll compares the index of each member with the kernel's. One that is a
+// generation's gets a connection that is closed at once. Where clients wait in a
+// free one it is left until it is lent.
+func (d *Direct) checkAll() error {
+	diag, err := openDiag()
+	if err != nil {
+		return err
+	}
+	defer diag.close()
+	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
+	defer cancel()
+	for m := 1; m < len(d.members); m++ {
+		for _, g := range d.groups {
+			if d.members[m].generation != 0 {
+				err = g.checkLent(ctx, diag, m)
+			} else if n, _ := queueOf(g.fds[m]); n == 0 {
+				err = g.check(ctx, m, func(fd int) { d.proxy.takeOver(fd, g.fds[hold]) })
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -204,7 +204,74 @@ func TestSteeringInForceIsLeftAlone(t *testing.T) {
 		t.Fatalf("O_NONBLOCK was set under a generation's accept: %x, %v", flags, err)
 	}
 	unix.SetNonblock(fds[member], true) // for the test's own accept
+	if at := landed(t, fds); len(at) != 1 || at[0] != member {
+		t.Fatalf("the check of the member that is kept arrived at %v", at)
+	}
 	arrives()
+}
+
+// Several addresses are switched together, or none is.
+func TestGroupsAreSwitchedTogether(t *testing.T) {
+	var groups []Group
+	var listeners []Listener
+	for _, ip := range []string{"127.0.0.1", "::1", "127.0.0.2"} {
+		addr, fds := membersAt(t, ip, 4, false)
+		groups = append(groups, Group{"web", addr, fds})
+		for i, fd := range fds {
+			listeners = append(listeners, Listener{Name: "web", FD: fd, Member: i > 0})
+		}
+	}
+	p, err := New(Config{Listeners: listeners})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	d, err := NewDirect(DirectConfig{Groups: groups, Proxy: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for n := range uint64(2) {
+		if _, fds, err := d.Lend(context.Background(), n+1); err != nil || len(fds) != len(groups) {
+			t.Fatal(fds, err)
+		}
+	}
+	arrive := func(generation uint64) {
+		t.Helper()
+		for _, g := range groups {
+			c := dialTo(t, g.Address)
+			before, err := d.Waiting(generation, "web") // counts the first group's only
+			if err != nil || g.Address == groups[0].Address && before != 1 {
+				t.Fatalf("%d wait for generation %d, %v", before, generation, err)
+			}
+			if at := landed(t, g.Members); len(at) != 1 || at[0] != d.tallies[generation].member {
+				t.Fatalf("%s: arrived at %v", g.Address, at)
+			}
+			c.Close()
+		}
+	}
+	for _, fds := range groups {
+		for _, fd := range fds.Members {
+			unix.SetNonblock(fd, true)
+		}
+	}
+	for _, n := range []uint64{1, 2, 1} {
+		if err := d.Steer(n); err != nil {
+			t.Fatal(err)
+		}
+		arrive(n)
+	}
+	// The last group takes no other program any more: socket(7), SO_LOCK_FILTER.
+	if err := unix.SetsockoptInt(groups[2].Members[0], unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Steer(2); !errors.Is(err, unix.EPERM) {
+		t.Fatalf("got %v", err)
+	}
+	arrive(1)
+	if d.Steered() != 1 {
+		t.Fatalf("steered to %d", d.Steered())
+	}
 }
 
 func dialTo(t testing.TB, addr net.Addr) duplex {

@@ -50,7 +50,7 @@ const hold = 0
 
 // checkTime bounds one check of a member; a connect on this machine takes
 // microseconds.
-const checkTime = 5 * time.Second
+const checkTime = 3 * time.Second
 
 // arriveTime is how long a connection that was made may take to show up at its
 // member; it is there before connect(2) returns, mostly.
@@ -230,6 +230,34 @@ func (g *group) check(ctx context.Context, member int, stray func(fd int)) error
 		}
 		stray(fd)
 	}
+}
+
+// checkLent is check for a member that a generation has: nothing is accepted from
+// it, the tag of what the connection came to is looked at. A handshake that waits
+// for a first byte, see check, has none, and says nothing.
+func (g *group) checkLent(ctx context.Context, diag *diag, member int) error {
+	fail := func(err error) error {
+		return fmt.Errorf("check member %d of listener %q at %s: %w", member, g.name, g.addr, err)
+	}
+	conn, err := g.dial(ctx, member)
+	if err != nil {
+		return fail(err)
+	}
+	defer conn.Close()
+	from := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	at, found := untold, 0
+	err = diag.between(g.family, g.addr.Port, int(from.Port()), openStates, func(s *socketSeen) {
+		if s.remote() == from.Addr().Unmap().WithZone("") {
+			at, found = int(s.tag), found+1
+		}
+	})
+	if err == nil && found == 1 && at != untold && at != member {
+		err = fmt.Errorf("what was sent there came to member %d: %w", at, ErrGroup)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return nil
 }
 
 func sockPort(sa unix.Sockaddr) int {

@@ -217,6 +217,24 @@ func TestAnIndexIsChecked(t *testing.T) {
 	if err := check(2); err != nil || strays != 1 {
 		t.Fatalf("%v, %d strays", err, strays)
 	}
+	// The same without accepting.
+	diag, err := openDiag()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer diag.close()
+	for m, fd := range fds {
+		if err := errors.Join(tag(fd, m), g.checkLent(context.Background(), diag, m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(tag(fds[1], 2), tag(fds[2], 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.checkLent(context.Background(), diag, 1); !errors.Is(err, ErrGroup) {
+		t.Fatalf("members in another order, one lent: %v", err)
+	}
+	landed(t, fds)
 	g.fds = []int{fds[0], fds[2], fds[1]}
 	if err := check(1); !errors.Is(err, ErrGroup) {
 		t.Fatalf("members in another order: %v", err)
