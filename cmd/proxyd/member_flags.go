@@ -36,14 +36,14 @@ func (s *generationSockets) noteFlags(id uint64, fd int) {
 	}
 }
 
-// restoreFlags puts it back, as it was noted or else as the config says.
-func (s *generationSockets) restoreFlags(id uint64, config *Config, fds ...int) {
-	nonblock := config.Backend.NonBlocking
-	if text, err := os.ReadFile(s.flagsPath(id)); err == nil {
-		nonblock = string(text) == "yes"
+// restoreFlags puts it back, where it was noted.
+func (s *generationSockets) restoreFlags(id uint64, fds ...int) {
+	text, err := os.ReadFile(s.flagsPath(id))
+	if err != nil {
+		return // it never was current
 	}
 	for _, fd := range fds {
-		if err := unix.SetNonblock(fd, nonblock); err != nil {
+		if err := unix.SetNonblock(fd, string(text) == "yes"); err != nil {
 			s.log.Warn("cannot set whether a generation's socket blocks", "generation", id, "error", err)
 		}
 	}

@@ -73,7 +73,7 @@ func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote)
 			return nil, err
 		}
 		for _, l := range r.handed {
-			s.restoreFlags(id, config, l.FD)
+			s.restoreFlags(id, l.FD)
 		}
 		return r, nil
 	}
