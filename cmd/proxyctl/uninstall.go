@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 
@@ -95,7 +96,7 @@ func (a *app) doUninstall(p places, name string, purge bool) error {
 		_ = os.Remove(dir) // where it is empty
 	}
 	if last {
-		if purge && !p.user {
+		if _, err := user.Lookup("proxyd"); err == nil && purge && !p.user {
 			errs = append(errs, runTool("userdel", "proxyd"))
 		}
 	}
@@ -110,12 +111,16 @@ func (a *app) doUninstall(p places, name string, purge bool) error {
 // end stops everything of a service: sockets first, so that no client starts it
 // again.
 func (p places) end(name string, s installed) error {
-	own := []string{"disable", "--now"}
-	if s.Listens {
-		own = append(own, "proxyd@"+name+".socket")
-	}
-	if err := p.systemctl(append(own, "proxyd@"+name+".service")...); err != nil {
-		return err
+	for _, kind := range []string{"socket", "service"} {
+		if kind == "socket" && !s.Listens {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(p.units, "proxyd@."+kind)); err != nil {
+			continue // install did not get that far
+		}
+		if err := p.systemctl("disable", "--now", "proxyd@"+name+"."+kind); err != nil {
+			return err
+		}
 	}
 	if s.Driver == "exec" {
 		return nil // proxyd has ended them

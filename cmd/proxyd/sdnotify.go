@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -44,8 +45,10 @@ func (d *daemon) tellSystemd(ctx context.Context, stopping <-chan struct{}) {
 	for {
 		select {
 		case _, ok := <-events:
-			if !ok {
-				return
+			if !ok { // proxyd has ended, or this did not keep up
+				if events, err = d.supervisor.Events(ctx, math.MaxUint64); err != nil {
+					return
+				}
 			}
 		case <-pause.C:
 			if watch.moves(d.proxy.Progress()) {

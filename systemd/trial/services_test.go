@@ -148,3 +148,22 @@ TriggerLimitIntervalSec=0
 		}
 	})
 }
+
+// Half an installation is taken away as well as a whole one.
+func TestUninstallOfHalfAnInstallation(t *testing.T) {
+	within(t, func(t *testing.T) {
+		before := files(t)
+		run(t, built+"/proxyctl", "install", "web", "--listen", webPort)
+		run(t, "rm", "/etc/systemd/system/proxyd@.service", "/etc/systemd/system/proxyd@.socket", "/etc/tmpfiles.d/proxyd.conf")
+		run(t, "userdel", "proxyd")
+		run(t, "proxyctl", "uninstall", "--purge", "web")
+		for path := range files(t) {
+			if !before[path] {
+				t.Errorf("left over: %s", path)
+			}
+		}
+		if out, code := try(t, built+"/proxyctl", "uninstall", "web"); code != 1 || !strings.Contains(out, "was not installed") {
+			t.Errorf("once more: exit code %d\n%s", code, out)
+		}
+	})
+}
