@@ -13,6 +13,14 @@
 // event loops. Whoever holds the Listener owns the descriptor; every descriptor
 // made here has FD_CLOEXEC.
 //
+// # Groups
+//
+// Several sockets can listen at one TCP address (SO_REUSEPORT), so that each
+// generation can be given one of its own. systemd makes such a group of a
+// ListenStream= line that is repeated under ReusePort=yes; ListenGroup makes one
+// here. Which member gets new connections is for the caller to say (see package
+// proxy); a new group of ListenGroup gives all to its first.
+//
 // # Invariants
 //
 //   - What was inherited is never closed, unlinked or bound again by this

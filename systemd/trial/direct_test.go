@@ -48,9 +48,7 @@ func pathOf(t *testing.T) (path, reason string) {
 func TestTheDirectPath(t *testing.T) {
 	within(t, func(t *testing.T) {
 		releases(t, "web", "v1", "v2", "v3")
-		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
-		run(t, built+"/proxyctl", "install", "web", "--listen", webPort, "--members", strconv.Itoa(lines))
-		run(t, "systemctl", "daemon-reload")
+		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"), "--members", strconv.Itoa(lines))
 		run(t, "systemctl", "start", "proxyd@web.socket")
 		mustAnswer(t, web, "v1") // a client starts it all
 		if path, why := pathOf(t); path != "direct" {

@@ -45,6 +45,20 @@ func TestPromotesOfNginx(t *testing.T) {
 	})
 }
 
+// The same straight from the kernel: nginx's workers share a member of the
+// listener's group.
+func TestPromotesOfNginxOverTheDirectPath(t *testing.T) {
+	within(t, func(t *testing.T) {
+		serveNginx(t, "--members", "6")
+		if path, why := pathOf(t); path != "direct" {
+			t.Fatalf("path %s, %s", path, why)
+		}
+		dance(t, web)
+		run(t, "systemctl", "restart", "proxyd@web.service")
+		dance(t, web)
+	})
+}
+
 // nginxScript writes nginx's config for this generation. nginx takes sockets
 // through a variable of its own and knows them by address: the script looks up
 // that of descriptor 3.
@@ -52,6 +66,7 @@ const nginxScript = `set -e
 dir=$RUNTIME_DIRECTORY
 inode=$(readlink /proc/$$/fd/3); inode=${inode#socket:[}; inode=${inode%]}
 listen="unix:$(awk -v i="$inode" '$7 == i {print $8}' /proc/net/unix)"
+[ "$listen" != unix: ] || listen="[::]:443 ipv6only=off" # the listener's own
 cat > "$dir/nginx.conf" <<END
 daemon off; worker_processes 2; pid $dir/pid; error_log stderr;
 events { worker_connections 512; }
@@ -66,7 +81,7 @@ exec nginx -e stderr -p "$dir" -c "$dir/nginx.conf"
 `
 
 // serveNginx installs a real nginx as service web and starts it.
-func serveNginx(t *testing.T) {
+func serveNginx(t *testing.T, flags ...string) {
 	t.Helper()
 	write(t, "/srv/nginx.sh", nginxScript)
 	install(t, "web", webPort, `[Service]
@@ -81,7 +96,7 @@ KillMode=mixed
 driver       = "systemd"
 unit         = "web@{generation}.service"
 non_blocking = true # its workers share the socket
-`)
+`, flags...)
 	run(t, "systemctl", "enable", "--now", "proxyd@web.socket", "proxyd@web.service")
 	mustAnswer(t, web, "v1")
 }

@@ -52,9 +52,9 @@ func releases(t *testing.T, name string, labels ...string) {
 
 // install installs a service as a person does, with a template unit and a
 // config, and takes it away at the end of the test.
-func install(t *testing.T, name, listen, unit, config string) {
+func install(t *testing.T, name, listen, unit, config string, flags ...string) {
 	t.Helper()
-	run(t, built+"/proxyctl", "install", name, "--listen", listen)
+	run(t, append([]string{built + "/proxyctl", "install", name, "--listen", listen}, flags...)...)
 	write(t, "/etc/systemd/system/"+name+"@.service", unit)
 	write(t, "/etc/proxyd/"+name+".toml", config)
 	run(t, "systemctl", "daemon-reload")
