@@ -15,6 +15,8 @@ const (
 	// lookShare bounds the CPU that counting takes: a look that took 1 ms is
 	// followed by at least this many ms without one.
 	lookShare = 25
+	// wholeLook is which look at what drains is a whole one.
+	wholeLook = 16
 )
 
 // Drained gives a channel that is closed when new connections do not go to the
@@ -80,7 +82,19 @@ func (d *Direct) lookAtDraining() (changed bool, cost time.Duration, wanted bool
 	if len(some) == 0 {
 		return false, 0, false
 	}
-	changed, err := d.count(some, left)
+	few, held := true, 0
+	for _, t := range some {
+		// What is left can only become less. A whole look now and then, and at the
+		// end, makes sure of that.
+		few = few && t.since == left[t] && t.looks >= sureLooks && t.looks%wholeLook != 0 && t.counted.Load() > 0
+		held += len(t.open) + len(t.handshakes)
+	}
+	few = few && held <= fewSockets
+	changed, err := d.count(some, left, few)
+	if err == nil && few && slices.ContainsFunc(some, func(t *tally) bool { return t.counted.Load() == 0 }) {
+		changed = true
+		_, err = d.count(some, left, false)
+	}
 	if err != nil {
 		d.log.Warn("cannot count connections, trying again", "error", err)
 		return false, d.seen.cost, true

@@ -52,7 +52,6 @@ type snapshot struct {
 // look takes a snapshot. counting is held.
 func (d *Direct) look() error {
 	s := &d.seen
-	begin := time.Now()
 	s.list, s.handshakes = s.list[:0], s.handshakes[:0]
 	type place struct{ family, port int }
 	done := map[place]bool{}
@@ -75,7 +74,6 @@ func (d *Direct) look() error {
 			return err
 		}
 	}
-	s.cost = time.Since(begin)
 	return nil
 }
 
@@ -92,26 +90,37 @@ func (d *Direct) serves(s *socketSeen) bool {
 	return false
 }
 
-// count brings the tallies up to date with a new look at the sockets. left says
-// since when each drains. changed says that a count is another than before.
-// counting is held.
-func (d *Direct) count(all []*tally, left map[*tally]uint64) (changed bool, err error) {
-	if err := d.look(); err != nil {
-		return false, err
+// fewSockets is up to how many are looked up one by one: a walk through the
+// kernel's table costs as much as some thousand of that.
+const fewSockets = 1000
+
+// count brings the tallies up to date with a new look at the sockets, or, for few
+// (fewSockets), by looking up those that are left. left says since when each
+// drains. changed says that a count is another than before. counting is held.
+func (d *Direct) count(all []*tally, left map[*tally]uint64, few bool) (changed bool, err error) {
+	begin := time.Now()
+	d.seen.list, d.seen.handshakes = d.seen.list[:0], d.seen.handshakes[:0]
+	if !few {
+		if err := d.look(); err != nil {
+			return false, err
+		}
 	}
+	defer func() { d.seen.cost = time.Since(begin) }()
 	for _, t := range all {
 		open := make(map[uint64]socketSeen, t.counted.Load())
-		waiting := 0
 		for _, s := range d.seen.list {
 			if int(s.tag) == t.member {
 				open[s.cookie] = s
-				if s.inode == 0 {
-					waiting++
-				}
 			}
 		}
 		if err := d.thin(t, left[t], open); err != nil {
 			return changed, err
+		}
+		waiting := 0
+		for _, s := range open {
+			if s.inode == 0 {
+				waiting++
+			}
 		}
 		queued, err := d.queued(t.member)
 		if err != nil {
@@ -185,7 +194,8 @@ func (d *Direct) InFlight(generation uint64) uint64 {
 func (d *Direct) Count() error {
 	d.counting.Lock()
 	defer d.counting.Unlock()
-	if _, err := d.count(d.list(nil)); err != nil {
+	all, left := d.list(nil)
+	if _, err := d.count(all, left, false); err != nil {
 		return fmt.Errorf("count connections: %w", err)
 	}
 	return nil
