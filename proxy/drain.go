@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -15,6 +16,8 @@ const (
 	// lookShare bounds the CPU that counting takes: a look that took 1 ms is
 	// followed by at least this many ms without one.
 	lookShare = 25
+	// mostPause bounds that: to look late is worse than to look dearly.
+	mostPause = 5 * time.Second
 	// wholeLook is which look at what drains is a whole one.
 	wholeLook = 16
 )
@@ -52,6 +55,8 @@ func (d *Direct) watch() {
 	pause := firstLook
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	runtime.LockOSThread() // its CPU time is measured
+	defer runtime.UnlockOSThread()
 	for {
 		select {
 		case <-d.quit:
@@ -60,7 +65,9 @@ func (d *Direct) watch() {
 			pause = firstLook
 		case <-timer.C:
 		}
-		changed, cost, wanted := d.lookAtDraining()
+		before := threadTime()
+		changed, wanted := d.lookAtDraining()
+		cost := threadTime() - before
 		if !wanted {
 			timer.Stop()
 			continue
@@ -70,17 +77,27 @@ func (d *Direct) watch() {
 		} else {
 			pause = min(2*pause, lastLook)
 		}
-		timer.Reset(max(pause, lookShare*cost))
+		timer.Reset(max(pause, min(lookShare*cost, mostPause)))
 	}
 }
 
+// threadTime is the CPU time of this thread. Not the time that passed: on a busy
+// machine that says nothing of what a look costs.
+func threadTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // lookAtDraining counts what drains and tells who waits for it.
-func (d *Direct) lookAtDraining() (changed bool, cost time.Duration, wanted bool) {
+func (d *Direct) lookAtDraining() (changed, wanted bool) {
 	d.counting.Lock()
 	defer d.counting.Unlock()
 	some, left := d.list(func(t *tally) bool { return t.left != 0 && len(t.waiters) > 0 })
 	if len(some) == 0 {
-		return false, 0, false
+		return false, false
 	}
 	few, held := true, 0
 	for _, t := range some {
@@ -97,7 +114,7 @@ func (d *Direct) lookAtDraining() (changed bool, cost time.Duration, wanted bool
 	}
 	if err != nil {
 		d.log.Warn("cannot count connections, trying again", "error", err)
-		return false, d.seen.cost, true
+		return false, true
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -116,7 +133,7 @@ func (d *Direct) lookAtDraining() (changed bool, cost time.Duration, wanted bool
 		wanted = wanted || len(t.waiters) > 0
 		changed = true
 	}
-	return changed, d.seen.cost, wanted
+	return changed, wanted
 }
 
 // Cut resets the connections that a generation's processes have, where that is

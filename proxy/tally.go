@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"sync/atomic"
-	"time"
 )
 
 // tally counts one generation's connections, as nobody in this process sees
@@ -46,7 +45,6 @@ const sureLooks = 2
 type snapshot struct {
 	list       []socketSeen // with a tag, open or waiting
 	handshakes []socketSeen
-	cost       time.Duration
 }
 
 // look takes a snapshot. counting is held.
@@ -98,14 +96,12 @@ const fewSockets = 1000
 // (fewSockets), by looking up those that are left. left says since when each
 // drains. changed says that a count is another than before. counting is held.
 func (d *Direct) count(all []*tally, left map[*tally]uint64, few bool) (changed bool, err error) {
-	begin := time.Now()
 	d.seen.list, d.seen.handshakes = d.seen.list[:0], d.seen.handshakes[:0]
 	if !few {
 		if err := d.look(); err != nil {
 			return false, err
 		}
 	}
-	defer func() { d.seen.cost = time.Since(begin) }()
 	for _, t := range all {
 		open := make(map[uint64]socketSeen, t.counted.Load())
 		for _, s := range d.seen.list {
@@ -155,7 +151,7 @@ func (d *Direct) thin(t *tally, left uint64, open map[uint64]socketSeen) error {
 		if err != nil {
 			return err
 		}
-		if ok && now.tag == untold {
+		if ok && now.state == tcpSynRecv { // TIME_WAIT has no tag either
 			continue
 		}
 		delete(t.handshakes, cookie)

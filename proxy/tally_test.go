@@ -155,7 +155,7 @@ func TestAQueueKeepsItsGenerationFromHavingDrained(t *testing.T) {
 	still := func(what string) {
 		t.Helper()
 		for range 5 { // five looks, and each would have told
-			if changed, _, wanted := d.lookAtDraining(); !wanted {
+			if changed, wanted := d.lookAtDraining(); !wanted {
 				t.Fatalf("%s: taken for drained (%v)", what, changed)
 			}
 		}
@@ -229,7 +229,7 @@ func TestAHandshakeThatBeganBeforeTheSwitchIsWaitedFor(t *testing.T) {
 	}
 	drained := d.Drained(1, nil)
 	for range 5 {
-		if _, _, wanted := d.lookAtDraining(); !wanted {
+		if _, wanted := d.lookAtDraining(); !wanted {
 			t.Fatal("taken for drained with a handshake under way")
 		}
 	}
@@ -240,7 +240,48 @@ func TestAHandshakeThatBeganBeforeTheSwitchIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	one.do("accept", 1) // it came to generation 1 all the same
-	client.Close()
 	one.do("close", 1)
+	client.Close()
+	// What is left of it is in TIME_WAIT for a minute, and nobody's.
+	eventually(t, "the end of the connection", func() bool {
+		var b [1]byte
+		_, err := client.Read(b[:])
+		return err != nil
+	})
+	if err, n := d.Count(), d.InFlight(1); n != 0 || err != nil {
+		t.Fatalf("%d in flight after the end of the last one, %v", n, err)
+	}
 	<-drained
+}
+
+// A handshake that was seen under way, and whose connection is over at the next
+// look, is over: what is left of it is in TIME_WAIT for a minute, without a tag.
+func TestAHandshakeThatEndedBetweenTwoLooksIsOver(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 4, false)
+	_, d := newDirect(t, addr, fds)
+	member := mustLend(t, d, 1)
+	if err := d.Steer(1); err != nil {
+		t.Fatal(err)
+	}
+	client := dialTo(t, addr)
+	seen := map[uint64]socketSeen{}
+	if err := d.diag.each(unix.AF_INET, addr.Port, openStates, func(s *socketSeen) { seen[s.cookie] = *s }); err != nil || len(seen) != 1 {
+		t.Fatal(seen, err)
+	}
+	unix.Close(acceptFrom(t, member))
+	var b [1]byte
+	if _, err := client.Read(b[:]); err == nil {
+		t.Fatal("the server has not closed first")
+	}
+	client.Close()
+	if err := d.Steer(0); err != nil {
+		t.Fatal(err)
+	}
+	d.mu.Lock()
+	tally := d.tallies[1]
+	tally.since, tally.looks, tally.handshakes = tally.left, sureLooks, seen
+	d.mu.Unlock()
+	if err, n := d.Count(), d.InFlight(1); n != 0 || err != nil {
+		t.Fatalf("%d in flight after the end of the last one, %v", n, err)
+	}
 }
