@@ -25,7 +25,7 @@ func TestAFailedPromoteChangesNothing(t *testing.T) {
 		command func(t *testing.T) []string
 		says    []string
 	}{
-		"never ready":  {func(t *testing.T) []string { return scripted(t, "serve", "never") }, []string{"not ready within 1s", "loading the model"}},
+		"never ready":  {func(t *testing.T) []string { return scripted(t, "serve", "never") }, []string{"not ready within 5s", "loading the model"}},
 		"dies at once": {func(t *testing.T) []string { return scripted(t, "serve", "die") }, []string{"status 3", "no such table"}},
 		"missing command": {func(t *testing.T) []string {
 			return []string{"/bin/sh", "-c", `test "$PROXYD_RELEASE" = v1 && exec "$0" backend serve; exec ` + gone, self(t, "")[0]}
@@ -33,7 +33,8 @@ func TestAFailedPromoteChangesNothing(t *testing.T) {
 		"missing program": {func(t *testing.T) []string { return []string{linked(t, "{release}"), "backend", "serve"} }, []string{"no such file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDaemon(t, setup{command: c.command(t), toml: "[ready]\ndeadline = \"1s\"\n[stop]\ntimeout = \"1s\"\n"})
+			// For the one that is never ready; long, so that it has written its line.
+			d := newDaemon(t, setup{command: c.command(t), toml: "[ready]\ndeadline = \"5s\"\n[stop]\ntimeout = \"1s\"\n"})
 			d.startServing()
 			l := startTraffic(t, d.address)
 			before := d.status()
