@@ -27,6 +27,8 @@
 //     package. A descriptor that cannot be used is an error that names it; it is
 //     never passed over in silence, for then a client-facing address would be
 //     dead and nobody would know.
+//   - What is left with the service manager ([Store]) comes back beside the
+//     listeners and is never taken for one: its name is none that a listener has.
 //   - A socket file is replaced only where a connect to it was refused, that is
 //     where nobody listens any more; and Close removes only the file that the
 //     same Listener made.

@@ -34,6 +34,9 @@
 //   - `previous` is a generation that could serve when it was superseded. One
 //     that died as the current one is not, so a revert after proxyd's own goes
 //     nowhere, rather than to what has just failed.
+//   - Where generations outlive proxyd (Config.Leave), its end ends none of them:
+//     it takes no more clients, lets those it has finish, and changes nothing
+//     else, so that the next proxyd finds what a crash would leave.
 //   - Numbers of generations rise and are never used again: the next number is
 //     on disk before the first process of a generation starts.
 //
