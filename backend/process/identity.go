@@ -59,6 +59,15 @@ func (id Identity) open() (pidfd int, err error) {
 	return pidfd, nil
 }
 
+// Lives gives ErrGone where the process has ended, or is of an earlier boot.
+func (id Identity) Lives() error {
+	pidfd, err := id.open()
+	if err != nil {
+		return err
+	}
+	return unix.Close(pidfd)
+}
+
 // ended says whether the process of a pidfd has exited (pidfd_open(2): it then
 // becomes readable).
 func ended(pidfd int) bool { return awaitEnd([]int{pidfd}, 0) }

@@ -142,6 +142,9 @@ func TestNothingRunsBeforeItIsRecorded(t *testing.T) {
 	if !errors.Is(err, wrong) {
 		t.Errorf("error is %v", err)
 	}
+	if err := id.Lives(); !errors.Is(err, ErrGone) {
+		t.Errorf("lives: %v", err)
+	}
 	if _, err := w.Adopt(id, 1, w.fifo(1)); !errors.Is(err, ErrGone) {
 		t.Errorf("the stub is left: %v", err)
 	}

@@ -131,6 +131,10 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 		return nil, fmt.Errorf("read plan and identity: %w", err)
 	}
 	run.config = plan.with(d.config.Load())
+	// After a reboot nothing of it is left, which is no failure of reclaim.
+	if err := known.Process.Lives(); errors.Is(err, process.ErrGone) {
+		return nil, fmt.Errorf("adopt generation %d: %w", l.ID, backend.ErrGone)
+	}
 	reclaimed, err := d.sockets.reclaim(l.ID, run.config, known.socketNote)
 	if err != nil {
 		return nil, err

@@ -227,3 +227,24 @@ func TestAFullDisk(t *testing.T) {
 	d.mustCtl("promote", "v4")
 	d.mustAnswer("v4")
 }
+
+// After a reboot the state names processes and sockets of which nothing is left.
+// That is no failure, and the release that was current is current again.
+func TestAfterAReboot(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve")})
+	d.startServing()
+	d.mustCtl("promote", "v2")
+	d.kill9()
+	for _, pid := range d.processes() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	d.await("every process to end", func() bool { return len(d.processes()) == 0 })
+	if err := os.RemoveAll(filepath.Join(d.dir, "run")); err != nil {
+		t.Fatal(err)
+	}
+	d.startServing()
+	d.mustAnswer("v2")
+	if strings.Contains(d.log.String(), "cannot take over") {
+		t.Errorf("what ended with the machine was looked for:\n%s", d.log)
+	}
+}
