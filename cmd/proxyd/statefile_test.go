@@ -231,7 +231,7 @@ func TestAFullDisk(t *testing.T) {
 // After a reboot the state names processes and sockets of which nothing is left.
 // That is no failure, and the release that was current is current again.
 func TestAfterAReboot(t *testing.T) {
-	d := newDaemon(t, setup{command: self(t, "serve")})
+	d := newDaemon(t, setup{command: self(t, "serve"), backend: "path = \"relay\""})
 	d.startServing()
 	d.mustCtl("promote", "v2")
 	d.kill9()
