@@ -9,7 +9,8 @@ import (
 
 // notice remembers who belongs to p by the tree, groups and sessions: when a
 // parent dies, its children no longer point to it. What has ended is forgotten,
-// unless its number still names a group or session.
+// unless its number still names a group or session. The main process stays: all
+// may have been read before it was there.
 func (p *Process) notice(all map[int]stat) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -26,7 +27,7 @@ func (p *Process) noticeLocked(all map[int]stat) {
 	}
 	for pid, start := range p.known {
 		s, alive := all[pid]
-		if alive && s.start != start || !alive && !used[pid] {
+		if alive && s.start != start || !alive && !used[pid] && pid != p.id.PID {
 			delete(p.known, pid) // the number is free, or another's
 		}
 	}

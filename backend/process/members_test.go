@@ -211,6 +211,29 @@ func TestClearSparesTheNextRun(t *testing.T) {
 	}
 }
 
+// What was read of the processes before a run began takes nothing from it.
+func TestAnOldListForgetsNoMainProcess(t *testing.T) {
+	w := newWorld(t)
+	old, err := processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := w.start(w.spec(1, "sleep", "1000"))
+	p.notice(old)
+	if !p.Owns(p.Identity().PID) || !p.knows(p.Identity().PID) {
+		t.Error("it does not know its main process")
+	}
+	first := w.start(w.spec(1, "true"))
+	w.done(first)
+	p.notice(old)
+	if err := first.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(0); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOwns(t *testing.T) {
 	w := newWorld(t)
 	r := newReport(t)
