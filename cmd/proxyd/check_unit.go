@@ -19,7 +19,7 @@ func (c *checking) checkTemplate(ctx context.Context, release string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	units, err := systemd.New(ctx, systemd.Config{Unit: driverTemplate(b.Unit), User: b.usersManager()})
+	units, err := systemd.New(ctx, systemd.Config{Unit: driverTemplate(b.Unit), User: b.isUsers()})
 	if err != nil {
 		return fmt.Errorf("check unit: %w", err)
 	}

@@ -49,7 +49,7 @@ type BackendConfig struct {
 	Driver  string            `toml:"driver"`  // "exec" or "systemd"
 	Command []string          `toml:"command"` // driver exec; with placeholders
 	Unit    string            `toml:"unit"`    // driver systemd; with {release}, {generation} or {fixed}
-	Manager string            `toml:"manager"` // driver systemd: "auto", "system" or "user"
+	Scope   string            `toml:"scope"`   // driver systemd: "auto", "system" or "user", whose units they are
 	Fixed   []FixedConfig     `toml:"fixed"`   // driver systemd; addresses of units that know nothing of proxyd
 	Sockets string            `toml:"sockets"` // "activation" or "address"
 	Family  string            `toml:"family"`  // of a generation's own sockets: "unix" or "tcp"
@@ -117,7 +117,7 @@ func (d Duration) String() string { return time.Duration(d).String() }
 func defaults() *Config {
 	return &Config{
 		Name:    activation.DefaultName,
-		Backend: BackendConfig{Driver: "exec", Manager: "auto", Sockets: "activation", Family: "unix", Path: "auto", Release: "v1"},
+		Backend: BackendConfig{Driver: "exec", Scope: "auto", Sockets: "activation", Family: "unix", Path: "auto", Release: "v1"},
 		Ready: ReadyConfig{
 			Check: "auto", Path: "/healthz", Interval: Duration(time.Second), Timeout: Duration(5 * time.Second),
 			Successes: 1, Deadline: Duration(30 * time.Second),

@@ -34,7 +34,7 @@ var badConfigs = []struct {
 	}},
 	{"unknown keys", "[backend]\ncommand = [\"web\"]\ncomand = [\"web\"]\ncolour = \"red\"\n[drian]\ndeadline = \"1s\"\n[drain]\n\"max-draining\" = 3\nmax.draining = 3\n[[listener]]\nadress = \"127.0.0.1:1\"\naddress = \"127.0.0.1:1\"\n", []string{
 		`web.toml:3: backend.comand: unknown key; did you mean command?`,
-		`web.toml:4: backend.colour: unknown key; known here: command, dir, driver, env, family, fixed, manager, non_blocking, path, release, sockets, unit`,
+		`web.toml:4: backend.colour: unknown key; known here: command, dir, driver, env, family, fixed, non_blocking, path, release, scope, sockets, unit`,
 		`web.toml:5: drian: unknown key; did you mean drain?`,
 		`web.toml:7: drain.max: unknown key; known here: deadline, keep_previous, max_draining`,
 		`web.toml:8: drain.max-draining: unknown key; did you mean max_draining?`,
@@ -179,8 +179,8 @@ var badConfigs = []struct {
 	{"driver systemd, one unit for all", "[backend]\ndriver = \"systemd\"\nunit = \"web@v1.service\"\n", []string{
 		`web.toml:3: backend.unit: "web@v1.service": all generations would be the same unit; write unit = "web@{generation}.service"`,
 	}},
-	{"driver systemd, manager and signal", "[backend]\ndriver = \"systemd\"\nunit = \"web@{generation}.service\"\nmanager = \"mine\"\n[stop]\nsignal = \"SIGQUIT\"\n", []string{
-		`web.toml:4: backend.manager: "mine" is none of "auto", "system", "user"`,
+	{"driver systemd, scope and signal", "[backend]\ndriver = \"systemd\"\nunit = \"web@{generation}.service\"\nscope = \"mine\"\n[stop]\nsignal = \"SIGQUIT\"\n", []string{
+		`web.toml:4: backend.scope: "mine" is none of "auto", "system", "user"`,
 		`web.toml:6: stop.signal: is for driver "exec", and the driver is "systemd"; write KillSignal= in the unit`,
 	}},
 	{"fixed addresses without {fixed}", "[backend]\ndriver = \"systemd\"\nunit = \"web@{generation}.service\"\n[[backend.fixed]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\n", []string{

@@ -98,7 +98,7 @@ func (c *Config) checkBackend() {
 	c.oneOf("backend.driver", b.Driver, "exec", "systemd")
 	c.oneOf("backend.sockets", b.Sockets, "activation", "address")
 	c.oneOf("backend.family", b.Family, "unix", "tcp")
-	c.oneOf("backend.manager", b.Manager, "auto", "system", "user")
+	c.oneOf("backend.scope", b.Scope, "auto", "system", "user")
 	c.oneOf("backend.path", b.Path, "auto", "relay", "direct")
 	if b.Driver == "systemd" {
 		c.checkUnit()
@@ -107,7 +107,7 @@ func (c *Config) checkBackend() {
 				"the unit says what runs")
 		}
 	} else if b.Driver == "exec" {
-		for _, key := range []string{"unit", "manager", "fixed"} {
+		for _, key := range []string{"unit", "scope", "fixed"} {
 			c.check(!c.places.given("backend."+key), "backend."+key, `is for driver "systemd", and the driver is "exec"`, "")
 		}
 		c.checkCommand("backend.command", b.Command)

@@ -138,7 +138,7 @@ half_close_timeout = "14s"
 		Name: "web",
 		Listeners: []ListenerConfig{{Name: "main", Address: "unix:/run/x.sock"},
 			{Name: "admin", Address: "[::1]:0", ProxyProtocol: "v2", AcceptProxy: []string{"10.0.0.0/8", "2001:db8::7", "unix:"}}},
-		Backend: BackendConfig{Driver: "exec", Command: []string{"web"}, Manager: "auto", Sockets: "activation", Family: "tcp",
+		Backend: BackendConfig{Driver: "exec", Command: []string{"web"}, Scope: "auto", Sockets: "activation", Family: "tcp",
 			Path: "relay", Release: "r7", Dir: "/srv/{release}", Env: map[string]string{"TZ": "UTC", "X": "{generation}"}, NonBlocking: true},
 		Ready: ReadyConfig{Check: "command", Path: "/x", Command: []string{"check", "{address:admin}", "{address}"},
 			Interval: s(2), Timeout: s(3), Successes: 4, Deadline: s(5)},

@@ -50,11 +50,11 @@ func (c *Config) checkUnit() {
 // the unit is named by that.
 func driverTemplate(unit string) string { return strings.Replace(unit, "{fixed}", "{release}", 1) }
 
-// usersManager tells whether generations are units of the user's own manager. By
-// itself it is so where that manager started proxyd (systemd.exec(5),
+// isUsers tells whether generations are units of the user's own systemd. By
+// itself it is so where that one started proxyd (systemd.exec(5),
 // $MANAGERPID).
-func (b BackendConfig) usersManager() bool {
-	return b.Manager == "user" || b.Manager == "auto" && os.Getenv("MANAGERPID") != ""
+func (b BackendConfig) isUsers() bool {
+	return b.Scope == "user" || b.Scope == "auto" && os.Getenv("MANAGERPID") != ""
 }
 
 // namedByFixed tells whether generations are units that are named by the

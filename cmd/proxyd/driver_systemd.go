@@ -64,7 +64,7 @@ type systemdIdentity struct {
 func newSystemdDriver(ctx context.Context, live *atomic.Pointer[Config], processes *process.Driver, sockets *generationSockets, log hclog.Logger) (*systemdDriver, error) {
 	c := live.Load()
 	units, err := systemd.New(ctx, systemd.Config{
-		Unit: driverTemplate(c.Backend.Unit), User: c.Backend.usersManager(), Log: log.Named("systemd"),
+		Unit: driverTemplate(c.Backend.Unit), User: c.Backend.isUsers(), Log: log.Named("systemd"),
 	})
 	if err != nil {
 		return nil, err

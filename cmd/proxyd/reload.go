@@ -66,7 +66,7 @@ func fixedWhileRunning(now, next *Config) error {
 	note("[[listener]]", now.Listeners, next.Listeners)
 	note("backend.driver", now.Backend.Driver, next.Backend.Driver)
 	note("backend.unit", now.Backend.Unit, next.Backend.Unit)
-	note("backend.manager", now.Backend.Manager, next.Backend.Manager)
+	note("backend.scope", now.Backend.Scope, next.Backend.Scope)
 	note("backend.path", now.Backend.Path, next.Backend.Path)
 	note("[limits]", now.Limits, next.Limits)
 	if len(keys) == 0 {
