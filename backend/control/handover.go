@@ -110,8 +110,12 @@ func peerOf(c net.Conn) (peer, error) {
 			return
 		}
 		p.pid = int(cred.Pid)
-		if pidfd, noPidfd := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, soPeerPidfd); noPidfd == nil {
+		pidfd, noPidfd := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, soPeerPidfd)
+		switch {
+		case noPidfd == nil:
 			p.pidfd = pidfd
+		case !errors.Is(noPidfd, unix.ENOPROTOOPT): // that is a kernel before 6.5
+			err = fmt.Errorf("its process has ended: %w", noPidfd)
 		}
 	})
 	if err = errors.Join(err, cerr); err != nil {

@@ -237,8 +237,10 @@ func (d *systemdDriver) Found(ctx context.Context) ([]backend.Found, error) {
 	return found, nil
 }
 
-// Sweep ends the template's units that belong to none of keep, and removes what
-// earlier proxyds left of them.
+// Sweep ends those of the template's units that an earlier proxyd of this service
+// has started and that belong to none of keep, and removes what was left of them.
+// A unit is only known as such by its note: all others of the template may be
+// somebody else's, another service's or the operator's own.
 func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
 	defer d.settle.Do(func() { close(d.swept) })
 	units := map[string]bool{}
@@ -247,11 +249,37 @@ func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
 		units[name] = slices.Contains(keep, run.launch.ID)
 	}
 	d.mu.Unlock()
+	foreign, err := d.foreignUnits(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range foreign {
+		units[name] = true
+	}
 	ended, err := d.units.Sweep(ctx, units)
 	if len(ended) > 0 {
-		d.log.Warn("ended units that are no generations", "units", ended)
+		d.log.Warn("ended units that are no generations any more", "units", ended)
 	}
 	return errors.Join(err, d.sockets.sweep(keep), d.sweepEnvironments())
+}
+
+// foreignUnits lists the units of the template that this service has no note of.
+func (d *systemdDriver) foreignUnits(ctx context.Context) (foreign []string, err error) {
+	units, err := d.units.Found(ctx)
+	if err != nil {
+		return nil, err
+	}
+	notes := d.readNotes()
+	for _, u := range units {
+		name := u.Identity.Unit
+		if !slices.ContainsFunc(notes, func(n runNote) bool { return n.Identity.Unit == name }) {
+			foreign = append(foreign, name)
+		}
+	}
+	if len(foreign) > 0 {
+		d.log.Info("units of the template that this service has not started are left alone", "units", foreign)
+	}
+	return foreign, nil
 }
 
 // Release gives up what was kept for a generation between its runs.

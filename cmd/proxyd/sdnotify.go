@@ -70,7 +70,8 @@ func (d *daemon) tellSystemd(ctx context.Context, stopping <-chan struct{}) {
 		if err != nil {
 			return
 		}
-		if st.State == backend.ServiceServing && !d.ready.Swap(true) {
+		// What the operator holds serves, as far as systemd is concerned.
+		if (st.State == backend.ServiceServing || st.State == backend.ServiceHeld) && !d.ready.Swap(true) {
 			d.tell("READY=1")
 		}
 		if text := statusLine(st); text != said {
