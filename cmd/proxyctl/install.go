@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -105,14 +108,25 @@ func (a *app) doInstall(o installing) error {
 	if err != nil {
 		return err
 	}
-	s := notes.Services[o.name] // of an earlier install: its directories are ours
-	s.Template, s.Driver, s.Listens = o.template, o.driver, len(o.listen) > 0
+	if other := notes.userOf(o.template, o.name); other != "" && o.driver == "systemd" {
+		return &control.Error{Code: control.Failed, Message: fmt.Sprintf("the units of %s@.service are service %s's", o.template, other),
+			Hint: "a template is one service's alone: name another with --template"}
+	}
+	s := notes.Services[o.name] // of an earlier install: its directories and its socket are ours
+	s.Template, s.Driver, s.Listens = o.template, o.driver, s.Listens || len(o.listen) > 0
+	execConf := filepath.Join(places.units, "proxyd@"+o.name+".service.d", "exec.conf")
+	if i := slices.Index(s.Files, execConf); i >= 0 && o.driver != "exec" { // it opens the sandbox
+		if err := os.Remove(execConf); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove what an earlier install wrote: %w", err)
+		}
+		s.Files = slices.Delete(s.Files, i, i+1)
+	}
 	var own []file
 	if dir := filepath.Join(places.units, "proxyd@"+o.name+".socket.d"); len(o.listen) > 0 {
 		own = append(own, file{path: filepath.Join(dir, "listen.conf"), text: units.Listen(o.listen, o.members)})
 	}
 	if o.driver == "exec" {
-		own = append(own, file{path: filepath.Join(places.units, "proxyd@"+o.name+".service.d", "exec.conf"), text: units.ExecDriver()})
+		own = append(own, file{path: execConf, text: units.ExecDriver()})
 	}
 	for _, f := range own {
 		noteFile(&s.Files, &s.Dirs, f.path)

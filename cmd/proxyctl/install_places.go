@@ -223,6 +223,17 @@ func noteFile(files, dirs *[]string, path string) {
 	}
 }
 
+// userOf gives the service other than name whose generations are units of a
+// template, or "".
+func (n *notes) userOf(template, name string) string {
+	for other, s := range n.Services {
+		if other != name && s.Driver == "systemd" && s.Template == template {
+			return other
+		}
+	}
+	return ""
+}
+
 // templates gives those whose units proxyd may start.
 func (n *notes) templates() []string {
 	list := []string{}

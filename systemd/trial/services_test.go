@@ -149,6 +149,32 @@ TriggerLimitIntervalSec=0
 	})
 }
 
+// What an earlier install of a service opened does not stay open, and a template
+// is one service's alone.
+func TestInstallOnceMore(t *testing.T) {
+	within(t, func(t *testing.T) {
+		before := files(t)
+		run(t, built+"/proxyctl", "install", "web", "--driver", "exec", "--listen", webPort)
+		run(t, built+"/proxyctl", "install", "web")
+		if out, code := try(t, "ls", "/etc/systemd/system/proxyd@web.service.d/exec.conf"); code == 0 {
+			t.Errorf("the exec driver's sandbox stays: %s", out)
+		}
+		if out, code := try(t, built+"/proxyctl", "install", "api", "--template", "web"); code != 1 || !strings.Contains(out, "are service web's") {
+			t.Errorf("a second service of one template: exit code %d\n%s", code, out)
+		}
+		run(t, "systemctl", "start", "proxyd@web.socket")
+		run(t, "proxyctl", "uninstall", "--purge", "web")
+		if state := property(t, "proxyd@web.socket", "ActiveState"); state != "inactive" {
+			t.Errorf("its socket is %s", state)
+		}
+		for path := range files(t) {
+			if !before[path] {
+				t.Errorf("left over: %s", path)
+			}
+		}
+	})
+}
+
 // Half an installation is taken away as well as a whole one.
 func TestUninstallOfHalfAnInstallation(t *testing.T) {
 	within(t, func(t *testing.T) {
