@@ -6,7 +6,34 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
+
+	"pgregory.net/rapid"
+
+	"github.com/seed8fae2174/proxyd/systemd/units"
 )
+
+// The polkit rule allows what the driver makes of a generation that there can be.
+func TestTheRuleAllowsWhatTheDriverStarts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		unit := rapid.SampledFrom([]string{
+			"web@{generation}.service", "web@{release}.service", "my-app@x-{release}-{generation}.service", "a.b@{generation}-{release}y.service",
+		}).Draw(t, "unit")
+		template, err := ParseTemplate(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		printable := rapid.RuneFrom(nil, unicode.L, unicode.N, unicode.P, unicode.S)
+		label := strings.ReplaceAll(rapid.StringOfN(printable, 1, 40, 128).Draw(t, "label"), "/", " ")
+		name, err := template.Unit(rapid.Uint64Min(1).Draw(t, "generation"), label)
+		if err != nil {
+			t.Skip("too long")
+		}
+		if !units.Matches([]string{unit}, name) {
+			t.Errorf("the rule of %s does not allow %s", unit, name)
+		}
+	})
+}
 
 func tool(t *testing.T, name string) string {
 	t.Helper()

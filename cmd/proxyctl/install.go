@@ -24,8 +24,12 @@ func (a *app) install() *cobra.Command {
 		Long: `Puts in place what systemd needs to run proxyd for the service NAME: this
 program and the proxyd beside it in PREFIX/bin, proxyd@.service and proxyd@.socket
 with the addresses to listen on, the user proxyd, and the polkit rule that lets it
-start and stop the units of one template and of no other. It starts nothing, and
-may be run again: for another service, or with other addresses.
+start and stop the units that are generations and no other. It starts nothing, and
+may be run again: for another service, or with other addresses or units.
+
+Generations are units of the template NAME@.service, numbered. Where backend.unit
+in the config says otherwise, say the same with --unit; for NAME@{fixed}.service
+say each unit's own name.
 
 With --user it is for your own systemd (systemctl --user), needs no root and puts
 everything below ~/.config/systemd/user.
@@ -33,13 +37,15 @@ everything below ~/.config/systemd/user.
 What is then to do is said at the end. ` + "`proxyctl uninstall NAME`" + ` takes it away again.`,
 		Example: `  proxyctl install web --listen 443
   proxyctl install web --listen 443 --members 12
-  proxyctl install web --listen 127.0.0.1:8080 --listen [::1]:8080 --template web
+  proxyctl install web --listen 127.0.0.1:8080 --listen [::1]:8080 --unit 'app@{release}.service'
+  proxyctl install web --listen 443 --unit nginx@blue.service --unit nginx@green.service
   proxyctl install --user web --listen 127.0.0.1:8080`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&o.listen, "listen", nil, "`ADDRESS` as in ListenStream= of systemd.socket(5); may be repeated; none where you have a .socket of your own")
 	f.IntVar(&o.members, "members", 1, "`N` sockets for each address, under ReusePort=yes: so many but one generations can take their clients straight from the kernel")
 	f.StringVar(&o.template, "template", "", "`NAME` before the @ of the units that are generations (default: that of the service)")
+	f.StringArrayVar(&o.units, "unit", nil, "`UNIT` that is a generation, with {generation}, {release} or its own name after the @; may be repeated (default TEMPLATE@{generation}.service)")
 	f.StringVar(&o.driver, "driver", "systemd", "systemd, or exec for generations that are children of proxyd")
 	f.BoolVar(&o.user, "user", false, "for your own systemd instead of the machine's")
 	f.StringVar(&o.prefix, "prefix", "/usr/local", "the programs go to `DIR`/bin")
@@ -58,7 +64,7 @@ What is then to do is said at the end. ` + "`proxyctl uninstall NAME`" + ` takes
 // installing is what install is told.
 type installing struct {
 	name, template, driver, prefix string
-	listen                         []string
+	listen, units                  []string
 	members                        int
 	user                           bool
 }
@@ -67,11 +73,8 @@ func (o *installing) check() error {
 	if err := control.CheckName(o.name); err != nil {
 		return usage("service: %v", err)
 	}
-	if o.template == "" {
-		o.template = o.name
-	}
-	if err := control.CheckName(o.template); err != nil {
-		return usage("--template: %v", err)
+	if err := o.checkUnits(); err != nil {
+		return err
 	}
 	if o.driver != "systemd" && o.driver != "exec" {
 		return usage("--driver: want systemd or exec, got %q", o.driver)
@@ -97,6 +100,34 @@ func (o *installing) check() error {
 	return nil
 }
 
+// checkUnits finds out what generations are called.
+func (o *installing) checkUnits() error {
+	if len(o.units) == 0 {
+		if o.template == "" {
+			o.template = o.name
+		}
+		if err := control.CheckName(o.template); err != nil {
+			return usage("--template: %v", err)
+		}
+		o.units = []string{o.template + "@{generation}.service"}
+		return nil
+	}
+	if o.template != "" {
+		return usage("--template: --unit names it")
+	}
+	for _, u := range o.units {
+		template, err := units.Template(u)
+		if err != nil {
+			return usage("--unit: %v", err)
+		}
+		if o.template != "" && o.template != template {
+			return usage("--unit: %q is of another template than %q", u, o.units[0])
+		}
+		o.template = template
+	}
+	return nil
+}
+
 // doInstall writes everything. What it has written is noted before, so that
 // uninstall finds it also where this fails half-way.
 func (a *app) doInstall(o installing) error {
@@ -113,7 +144,10 @@ func (a *app) doInstall(o installing) error {
 			Hint: "a template is one service's alone: name another with --template"}
 	}
 	s := notes.Services[o.name] // of an earlier install: its directories and its socket are ours
-	s.Template, s.Driver, s.Listens = o.template, o.driver, s.Listens || len(o.listen) > 0
+	if s.Left, err = places.leave(o, s); err != nil {
+		return err
+	}
+	s.Template, s.Units, s.Driver, s.Listens = o.template, o.units, o.driver, s.Listens || len(o.listen) > 0
 	execConf := filepath.Join(places.units, "proxyd@"+o.name+".service.d", "exec.conf")
 	if i := slices.Index(s.Files, execConf); i >= 0 && o.driver != "exec" { // it opens the sandbox
 		if err := os.Remove(execConf); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -132,7 +166,7 @@ func (a *app) doInstall(o installing) error {
 		noteFile(&s.Files, &s.Dirs, f.path)
 	}
 	notes.Services[o.name] = s
-	shared, err := places.shared(notes.templates())
+	shared, err := places.shared(notes.generations())
 	if err != nil {
 		return err
 	}
@@ -151,8 +185,25 @@ func (a *app) doInstall(o installing) error {
 		return err
 	}
 	a.say("service %s is installed", o.name)
+	if len(s.Left) > 0 {
+		a.remark("these run on and are no generations of the service any more: %s; `systemctl stop` ends them, and so does uninstall",
+			strings.Join(unitNames(s.Left), " "))
+	}
 	a.remark("%s", places.next(o))
 	return nil
+}
+
+// leave gives the generations that run and are none any more after this install:
+// the next proxyd does not know their names, and may not end them.
+func (p places) leave(o installing, before installed) ([]started, error) {
+	all, err := p.generations(o.name, before)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(u started) bool {
+		was := slices.Contains(before.Left, u) || units.Matches(before.Units, u.Unit)
+		return !was || o.driver == "systemd" && units.Matches(o.units, u.Unit)
+	}), nil
 }
 
 // next says what is to be done after install.
@@ -164,6 +215,14 @@ func (p places) next(o installing) string {
 	if o.driver == "exec" {
 		return fmt.Sprintf("next: write %s/%s.toml, then %s enable --now proxyd@%s.socket proxyd@%s.service", p.config, o.name, ctl, o.name, o.name)
 	}
-	return fmt.Sprintf("next: write %s/%s.toml with unit = \"%s@{generation}.service\", and %s; then %s daemon-reload and %s enable --now proxyd@%s.socket proxyd@%s.service",
-		p.config, o.name, o.template, unit, ctl, ctl, o.name, o.name)
+	return fmt.Sprintf("next: write %s/%s.toml with unit = %q, and %s; then %s daemon-reload and %s enable --now proxyd@%s.socket proxyd@%s.service",
+		p.config, o.name, o.unit(), unit, ctl, ctl, o.name, o.name)
+}
+
+// unit is what backend.unit in the config is to say.
+func (o installing) unit() string {
+	if strings.ContainsRune(o.units[0], '{') {
+		return o.units[0]
+	}
+	return o.template + "@{fixed}.service"
 }

@@ -75,8 +75,9 @@ type file struct {
 	path, text, from string
 }
 
-// shared gives the files that all services have in common.
-func (p places) shared(templates []string) ([]file, error) {
+// shared gives the files that all services have in common; generations are their
+// units, as units.Rules takes them.
+func (p places) shared(generations []string) ([]file, error) {
 	var files []file
 	if p.from != "" {
 		for _, name := range []string{"proxyd", "proxyctl"} {
@@ -95,7 +96,7 @@ func (p places) shared(templates []string) ([]file, error) {
 		file{path: filepath.Join(p.units, "proxyd@.service"), text: units.Service(p.programs)},
 		file{path: "/etc/sysusers.d/proxyd.conf", text: units.Sysusers()},
 		file{path: "/etc/tmpfiles.d/proxyd.conf", text: units.Tmpfiles()},
-		file{path: rulesPath, text: units.Rules(templates)},
+		file{path: rulesPath, text: units.Rules(generations)},
 	), nil
 }
 
@@ -149,21 +150,32 @@ func (p places) settle() error {
 }
 
 func (p places) systemctl(args ...string) error {
+	_, err := p.ask(args...)
+	return err
+}
+
+// ask is systemctl with what it said, trimmed.
+func (p places) ask(args ...string) (string, error) {
 	argv := []string{"systemctl"}
 	if p.user {
 		argv = append(argv, "--user")
 	}
-	return runTool(append(argv, args...)...)
+	return askTool(append(argv, args...)...)
 }
 
 func runTool(argv ...string) error {
-	var said bytes.Buffer
+	_, err := askTool(argv...)
+	return err
+}
+
+func askTool(argv ...string) (string, error) {
+	var out, said bytes.Buffer
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("run %s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(said.String()))
+		return "", fmt.Errorf("run %s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(out.String()+said.String()))
 	}
-	return nil
+	return strings.TrimSpace(out.String()), nil
 }
 
 // notes are what install did, for uninstall.
@@ -174,11 +186,13 @@ type notes struct {
 }
 
 type installed struct {
-	Template string   `json:"template"`
-	Driver   string   `json:"driver"`
-	Listens  bool     `json:"listens"` // by a proxyd@NAME.socket of install's
-	Files    []string `json:"files"`
-	Dirs     []string `json:"dirs"`
+	Template string    `json:"template"` // of the units that are generations
+	Units    []string  `json:"units"`    // what these are called, see units.Rules
+	Left     []started `json:"left"`     // those of an earlier install that are called otherwise
+	Driver   string    `json:"driver"`
+	Listens  bool      `json:"listens"` // by a proxyd@NAME.socket of install's
+	Files    []string  `json:"files"`
+	Dirs     []string  `json:"dirs"`
 }
 
 func readNotes(path string) (*notes, error) {
@@ -234,14 +248,14 @@ func (n *notes) userOf(template, name string) string {
 	return ""
 }
 
-// templates gives those whose units proxyd may start.
-func (n *notes) templates() []string {
-	list := []string{}
+// generations gives the units that proxyd may start.
+func (n *notes) generations() []string {
+	var list []string
 	for _, s := range n.Services {
-		if s.Driver == "systemd" && !slices.Contains(list, s.Template) {
-			list = append(list, s.Template)
+		if s.Driver == "systemd" {
+			list = append(list, s.Units...)
 		}
 	}
 	slices.Sort(list)
-	return list
+	return slices.Compact(list)
 }

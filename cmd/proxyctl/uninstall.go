@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,9 +22,10 @@ func (a *app) uninstall() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "uninstall NAME",
 		Short: "End a service and take away what install put in place",
-		Long: `Stops the sockets, proxyd and all generations of the service NAME and removes
-what install put in place for it; with the last service also the programs, units,
-rules and directories that all have in common. Connections are cut.
+		Long: `Stops the sockets, proxyd and all generations of the service NAME, and no unit
+that it has not started. Removes what install put in place for it; with the last
+service also the programs, units, rules and directories that all have in common.
+Connections are cut.
 
 What you wrote yourself stays: the config and your template unit. With --purge the
 config, the state and the history go as well, and with the last service the user
@@ -61,7 +63,8 @@ func (a *app) doUninstall(p places, name string, purge bool) error {
 	if !ok {
 		return &control.Error{Code: control.Failed, Message: fmt.Sprintf("service %s was not installed by `proxyctl install`", name)}
 	}
-	if err := p.end(name, s); err != nil {
+	others, err := p.end(name, s)
+	if err != nil {
 		return err
 	}
 	gone := s.Files
@@ -105,28 +108,59 @@ func (a *app) doUninstall(p places, name string, purge bool) error {
 		return err
 	}
 	a.say("service %s is uninstalled", name)
+	if len(others) > 0 {
+		a.remark("service %s has not started these, which run on: %s", name, strings.Join(others, " "))
+	}
 	return nil
 }
 
 // end stops everything of a service: sockets first, so that no client starts it
-// again.
-func (p places) end(name string, s installed) error {
+// again, then proxyd, then the units that it has started. Other units of the
+// template run on; those are given.
+func (p places) end(name string, s installed) (others []string, err error) {
 	for _, kind := range []string{"socket", "service"} {
-		if kind == "socket" && !s.Listens {
-			continue
+		if kind == "socket" {
+			if err := p.endOwnSockets(name); err != nil {
+				return nil, err
+			}
+			if !s.Listens {
+				continue
+			}
 		}
 		if _, err := os.Stat(filepath.Join(p.units, "proxyd@."+kind)); err != nil {
 			continue // install did not get that far
 		}
 		if err := p.systemctl("disable", "--now", "proxyd@"+name+"."+kind); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if s.Driver == "exec" {
-		return nil // proxyd has ended them
+	list, err := p.generations(name, s)
+	if err != nil {
+		return nil, err
 	}
-	// A pattern is of units that are loaded; that there are none is no error.
-	return p.systemctl("stop", s.Template+"@*.service")
+	if len(list) > 0 {
+		if err := p.systemctl(append([]string{"stop", "--"}, unitNames(list)...)...); err != nil {
+			return nil, err
+		}
+	}
+	if s.Driver == "exec" { // proxyd has ended them
+		return nil, nil
+	}
+	return p.others(s.Template, list)
+}
+
+// endOwnSockets stops the sockets that are the user's own and start proxyd. What
+// the user wrote stays, but with a client it would start proxyd again.
+func (p places) endOwnSockets(name string) error {
+	by, err := p.ask("show", "-P", "TriggeredBy", "--", "proxyd@"+name+".service")
+	if err != nil {
+		return err
+	}
+	own := slices.DeleteFunc(strings.Fields(by), func(unit string) bool { return unit == "proxyd@"+name+".socket" })
+	if len(own) == 0 {
+		return nil
+	}
+	return p.systemctl(append([]string{"stop", "--"}, own...)...)
 }
 
 // narrow takes a service out of the notes and of the polkit rule.
@@ -137,5 +171,5 @@ func (p places) narrow(n *notes) error {
 	if p.user {
 		return nil
 	}
-	return file{path: rulesPath, text: units.Rules(n.templates())}.write()
+	return file{path: rulesPath, text: units.Rules(n.generations())}.write()
 }

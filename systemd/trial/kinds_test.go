@@ -22,7 +22,7 @@ Type=notify
 EnvironmentFile=/run/proxyd/web/generation-%i.env
 ExecStart=`+here+` backend
 DynamicUser=yes
-`, "[backend]\ndriver = \"systemd\"\nunit = \""+unit+"\"\nsockets = \"address\"\nrelease = \"v1-rc.1\"\n")
+`, "[backend]\ndriver = \"systemd\"\nunit = \""+unit+"\"\nsockets = \"address\"\nrelease = \"v1-rc.1\"\n", "--unit", unit)
 				if out := run(t, "proxyd", "check", "--config", "/etc/proxyd/web.toml"); !strings.Contains(out, "is fine") {
 					t.Errorf("check says %s", out)
 				}
@@ -48,10 +48,10 @@ DynamicUser=yes
 }
 
 // A distribution's own unit for nginx, which knows nothing of proxyd: two of it,
-// each with a configuration of its own.
+// each with a configuration of its own, beside a site that is nobody's generation.
 func TestAUnitThatKnowsNothingOfProxyd(t *testing.T) {
 	within(t, func(t *testing.T) {
-		for name, port := range map[string]int{"blue": 8101, "green": 8102} {
+		for name, port := range map[string]int{"blue": 8101, "green": 8102, "red": 8103} {
 			write(t, "/etc/nginx-"+name+".conf", fmt.Sprintf(`daemon off; pid /run/nginx-%[1]s/pid; error_log stderr; events {}
 http { access_log off;
   client_body_temp_path /run/nginx-%[1]s/1; proxy_temp_path /run/nginx-%[1]s/2; fastcgi_temp_path /run/nginx-%[1]s/3; uwsgi_temp_path /run/nginx-%[1]s/4; scgi_temp_path /run/nginx-%[1]s/5;
@@ -59,8 +59,9 @@ http { access_log off;
 `, name, port))
 			t.Cleanup(func() { os.Remove("/etc/nginx-" + name + ".conf") })
 		}
-		run(t, built+"/proxyctl", "install", "web", "--listen", webPort, "--template", "nginx")
+		run(t, built+"/proxyctl", "install", "web", "--listen", webPort, "--unit", "nginx@blue.service", "--unit", "nginx@green.service")
 		t.Cleanup(func() {
+			run(t, "systemctl", "stop", "nginx@red.service")
 			uninstall(t, "web")
 			os.Remove("/etc/systemd/system/nginx@.service")
 		})
@@ -82,8 +83,13 @@ name    = "green"
 address = "127.0.0.1:8102"
 `)
 		run(t, "systemctl", "daemon-reload")
+		run(t, "systemctl", "start", "nginx@red.service")
+		site := pids(t, "nginx@red.service")
 		run(t, "systemctl", "enable", "--now", "proxyd@web.socket", "proxyd@web.service")
 		mustAnswer(t, web, "v-blue")
+		if out, code := asProxyd(t, "systemctl", "--no-ask-password", "stop", "nginx@red.service"); code == 0 {
+			t.Errorf("the user proxyd may stop a site of others\n%s", out)
+		}
 		l := startTraffic(t, web, 2, 2)
 		run(t, "proxyctl", "promote", "v2")
 		mustAnswer(t, web, "v-green")
@@ -101,6 +107,13 @@ address = "127.0.0.1:8102"
 		mustAnswer(t, web, "v-blue")
 		l.stop()
 		l.check()
+		if out := run(t, "proxyctl", "uninstall", "web"); !strings.Contains(out, "has not started these, which run on: nginx@red.service\n") {
+			t.Errorf("uninstall says %s", out)
+		}
+		if left := pids(t, "nginx@*"); !maps.Equal(left, site) {
+			t.Errorf("the site of others was %v; after the uninstall of web these run: %v", site, left)
+		}
+		run(t, built+"/proxyctl", "install", "web") // to be uninstalled whole
 	})
 }
 

@@ -44,6 +44,12 @@ func try(t *testing.T, argv ...string) (string, int) {
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
+// asProxyd is try as the user proxyd.
+func asProxyd(t *testing.T, argv ...string) (string, int) {
+	t.Helper()
+	return try(t, append([]string{"setpriv", "--reuid=proxyd", "--regid=proxyd", "--clear-groups", "--"}, argv...)...)
+}
+
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -8,7 +8,6 @@ package units
 
 import (
 	_ "embed"
-	"encoding/json"
 	"fmt"
 	"strings"
 )
@@ -24,9 +23,6 @@ var execDriver string
 
 //go:embed proxyd-user@.service
 var userService string
-
-//go:embed 50-proxyd.rules
-var rules string
 
 //go:embed proxyd.sysusers.conf
 var sysusers string
@@ -66,16 +62,6 @@ func Listen(addresses []string, members int) string {
 // ExecDriver is a drop-in of proxyd@NAME.service whose generations are its
 // children.
 func ExecDriver() string { return execDriver }
-
-// Rules is the polkit rule for the units of templates.
-func Rules(templates []string) string {
-	list, err := json.Marshal(templates) // a list of strings is the same in JavaScript
-	if err != nil {
-		panic(err) // strings can be encoded
-	}
-	const shipped = `var proxydTemplates = ["web"];`
-	return strings.Replace(rules, shipped, "var proxydTemplates = "+string(list)+";", 1)
-}
 
 // Sysusers is the snippet that makes the user proxyd.
 func Sysusers() string { return sysusers }
