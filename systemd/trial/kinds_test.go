@@ -145,11 +145,14 @@ func TestChildrenUnderSystemd(t *testing.T) {
 		releases(t, "web", "v1", "v2")
 		run(t, built+"/proxyctl", "install", "web", "--listen", webPort, "--driver", "exec")
 		t.Cleanup(func() { uninstall(t, "web") })
+		write(t, "/srv/web/v2/web", "#!/bin/sh\nulimit -Sn >/tmp/web.limit\n: >/dev/shm/web\nexec "+here+" backend\n")
+		t.Cleanup(func() { run(t, "rm", "-f", "/tmp/web.limit", "/dev/shm/web") })
 		write(t, "/etc/proxyd/web.toml", "[backend]\ncommand = [\"/srv/web/{release}/web\"]\n")
 		run(t, "systemctl", "enable", "--now", "proxyd@web.socket", "proxyd@web.service")
 		mustAnswer(t, web, "v1")
 		run(t, "proxyctl", "promote", "v2")
 		g := mustStatus(t, "web").current()
+		mustBeAnOrdinaryProcess(t, g.PID)
 		l := startTraffic(t, web, 3, 0)
 		l.relayed.Store(true)
 		for range 3 {
@@ -167,11 +170,46 @@ func TestChildrenUnderSystemd(t *testing.T) {
 		}
 		l.stop()
 		l.check()
+		if _, err := os.Stat("/dev/shm/web"); err != nil {
+			t.Errorf("the shared memory of a generation went with a crash of proxyd: %v", err)
+		}
 		run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
 		if left, _ := try(t, "pgrep", "-f", "/srv/web|"+here+" backend"); left != "" {
 			t.Errorf("processes are left: %s", left)
 		}
+
+		// With a user of its own, as README and the drop-in say.
+		run(t, "rm", "-f", "/tmp/web.limit", "/dev/shm/web")
+		write(t, "/etc/systemd/system/proxyd@web.service.d/user.conf", "[Service]\nUser=daemon\nGroup=daemon\n")
+		t.Cleanup(func() { run(t, "rm", "/etc/systemd/system/proxyd@web.service.d/user.conf") })
+		run(t, "systemctl", "daemon-reload")
+		run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
+		mustAnswer(t, web, "v2")
+		run(t, "proxyctl", "promote", "v1")
+		mustAnswer(t, web, "v1")
+		if out := run(t, "ps", "-o", "user=", "-p", strconv.Itoa(mustStatus(t, "web").current().PID)); strings.TrimSpace(out) != "daemon" {
+			t.Errorf("a generation runs as %s", out)
+		}
 	})
+}
+
+// mustBeAnOrdinaryProcess wants a child of proxyd to have nothing that is meant
+// for proxyd alone.
+func mustBeAnOrdinaryProcess(t *testing.T, pid int) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	if score := run(t, "cat", dir+"oom_score_adj"); score != "0\n" {
+		t.Errorf("its oom_score_adj is %s", score)
+	}
+	group := strings.TrimSpace(run(t, "id", "-g", "proxyd"))
+	status := run(t, "cat", dir+"status")
+	if !strings.Contains(status, "\nUmask:\t0022\n") || !strings.Contains(status, "\nGroups:\t"+group+" \n") {
+		t.Errorf("its umask or its groups (not %s) are proxyd's:\n%s", group, status)
+	}
+	// The Go server raises its own soft limit, so that of the shell before it counts.
+	if limit := run(t, "cat", "/tmp/web.limit"); limit != "1024\n" {
+		t.Errorf("its soft limit of descriptors is %s", limit)
+	}
 }
 
 // All of it by a user's own systemd, without a privilege.
@@ -219,6 +257,11 @@ func TestAUsersOwn(t *testing.T) {
 		mustAnswer(t, address, "v1")
 		l.stop()
 		l.check()
+		run(t, "proxyctl", "install", "--user", "kids", "--listen", "127.0.0.1:8444", "--driver", "exec")
+		write(t, "/home/someone/.config/proxyd/kids.toml", "[backend]\ncommand = [\"/srv/mine/{release}/web\"]\n")
+		run(t, "systemctl", "--user", "start", "proxyd@kids.socket", "proxyd@kids.service")
+		mustAnswer(t, "127.0.0.1:8444", "v1")
+		run(t, "proxyctl", "uninstall", "--user", "--purge", "kids")
 		run(t, "proxyctl", "uninstall", "--user", "--purge", "mine")
 		run(t, "rm", "/home/someone/.config/systemd/user/mine@.service")
 		if left, _ := try(t, "find", "/home/someone", "/run/user/4711/proxyd", "-type", "f"); !strings.HasSuffix(left, "/run/user/4711/proxyd’: No such file or directory\n") || strings.Count(left, "\n") != 1 {
