@@ -110,6 +110,12 @@ func (d *Driver) Close() {
 	d.running.Wait()
 }
 
+// Names tells whether a unit is one that the template names.
+func (d *Driver) Names(unit string) bool {
+	_, _, ok := d.template.Read(unit)
+	return ok
+}
+
 // UnitName gives the name of a generation's unit.
 func (d *Driver) UnitName(generation uint64, release string) (string, error) {
 	return d.template.Unit(generation, release)
@@ -122,6 +128,11 @@ func (d *Driver) Check(ctx context.Context, generation uint64, release string) e
 	if err != nil {
 		return err
 	}
+	return d.CheckUnit(ctx, name)
+}
+
+// CheckUnit is Check by the unit's name.
+func (d *Driver) CheckUnit(ctx context.Context, name string) error {
 	s, err := d.link.read(ctx, name)
 	switch {
 	case err != nil:
@@ -168,6 +179,12 @@ func (d *Driver) Start(ctx context.Context, generation uint64, release string, r
 	if err != nil {
 		return nil, err
 	}
+	return d.StartUnit(ctx, name, record)
+}
+
+// StartUnit is Start by the unit's name, for a generation that was named by
+// another template: see Template.Unit.
+func (d *Driver) StartUnit(ctx context.Context, name string, record func(Identity) error) (*Unit, error) {
 	u, err := d.claim(name)
 	if err != nil {
 		return nil, &StartError{Unit: name, Err: err}
@@ -262,19 +279,47 @@ func (d *Driver) Lives(ctx context.Context, id Identity) error {
 	return err
 }
 
-// find reads the unit of a run that was started before.
+// find reads the unit of a run that was started before. It need not be of the
+// template: that may be another one than when it was started, and what runs is
+// known by its invocation.
 func (d *Driver) find(ctx context.Context, id Identity) (state, error) {
-	if _, _, ok := d.template.Read(id.Unit); !ok {
-		return state{}, fmt.Errorf("adopt unit %q: %w of %s", id.Unit, ErrUnitName, d.template)
+	if !instance(id.Unit) {
+		return state{}, fmt.Errorf("adopt unit %q: %w", id.Unit, ErrUnitName)
 	}
 	s, err := d.link.read(ctx, id.Unit)
 	if err != nil {
 		return state{}, fmt.Errorf("adopt: %w", err)
 	}
-	if !s.running() || s.invocation == "" || id.Invocation != "" && s.invocation != id.Invocation {
+	if !id.is(s) {
 		return state{}, fmt.Errorf("adopt unit %s: %w", id.Unit, ErrGone)
 	}
 	return s, nil
+}
+
+// is tells whether a unit's state is that of a run that was recorded, which
+// still runs.
+func (id Identity) is(s state) bool {
+	return s.running() && s.invocation != "" && (id.Invocation == "" || s.invocation == id.Invocation)
+}
+
+// Lives asks a manager that no Driver is for, the user's own or the machine's,
+// whether a run that was recorded still runs there; ErrGone where not.
+func Lives(ctx context.Context, user bool, id Identity) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	b, err := dial(ctx, user)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	p, err := b.properties(ctx, id.Unit)
+	if err != nil {
+		return fmt.Errorf("read unit %s: %w", id.Unit, err)
+	}
+	if !id.is(stateOf(p)) {
+		return fmt.Errorf("unit %s: %w", id.Unit, ErrGone)
+	}
+	return nil
 }
 
 // Adopt takes over a unit that was started before, or gives ErrGone. With no

@@ -285,8 +285,10 @@ func TestUnitsOutliveTheDriver(t *testing.T) {
 		if _, err := second.Adopt(t.Context(), Identity{Unit: "web@3.service"}); !errors.Is(err, ErrGone) {
 			t.Errorf("what never ran was adopted: %v", err)
 		}
-		if _, err := second.Adopt(t.Context(), Identity{Unit: "other@1.service"}); !errors.Is(err, ErrUnitName) {
-			t.Errorf("another template's unit was adopted: %v", err)
+		for _, name := range []string{"", "web@.service", "web@1.socket", "dbus.service", "web@1 x.service"} {
+			if _, err := second.Adopt(t.Context(), Identity{Unit: name}); !errors.Is(err, ErrUnitName) {
+				t.Errorf("%q was adopted: %v", name, err)
+			}
 		}
 		u, err := second.Adopt(t.Context(), ids[0])
 		if err != nil {
@@ -306,6 +308,47 @@ func TestUnitsOutliveTheDriver(t *testing.T) {
 		await(t, u.Done(), "its end")
 		if err := u.Clear(t.Context()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// What runs is found by what was recorded of it, whatever the template says now.
+func TestUnitsOutliveTheirTemplate(t *testing.T) {
+	booted.Within(t, func(t *testing.T) {
+		unitFile(t, "web@.service", "Type=exec\nExecStart=sleep infinity\n")
+		unitFile(t, "app@.service", "Type=exec\nExecStart=sleep infinity\n")
+		first := newTestDriver(t, "web@{generation}.service")
+		id := start(t, first, 1, "v1").Identity()
+		first.Close()
+
+		second := newTestDriver(t, "app@{generation}.service")
+		if err := second.Lives(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+		if err := Lives(t.Context(), false, id); err != nil {
+			t.Error(err)
+		}
+		u, err := second.Adopt(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if second.Names(id.Unit) || !second.Names("app@1.service") {
+			t.Error("it does not know its template")
+		}
+		start(t, second, 1, "v1") // beside it, by the template of today
+		again, err := second.StartUnit(t.Context(), "web@2.service", new(identityList).record)
+		if err != nil || again.Name() != "web@2.service" {
+			t.Fatal(again, err)
+		}
+		if err := second.CheckUnit(t.Context(), "nowhere@1.service"); err == nil {
+			t.Error("a unit that is not there is fine")
+		}
+		run(t, "systemctl", "restart", id.Unit)
+		await(t, u.Done(), "its end")
+		for _, lives := range []error{second.Lives(t.Context(), id), Lives(t.Context(), false, id)} {
+			if !errors.Is(lives, ErrGone) {
+				t.Errorf("another run of its unit is taken for it: %v", lives)
+			}
 		}
 	})
 }

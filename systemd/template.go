@@ -95,6 +95,14 @@ func literal(s string) bool {
 	return true
 }
 
+// instance tells whether s can be the name of a service that is made from a
+// template unit.
+func instance(s string) bool {
+	prefix, rest, ok := strings.Cut(s, "@")
+	rest, isService := strings.CutSuffix(rest, suffix)
+	return ok && isService && prefix != "" && rest != "" && literal(prefix) && literal(rest) && len(s) <= maxUnitName
+}
+
 // Has tells whether a placeholder ("generation", "release") is in the template.
 func (t Template) Has(placeholder string) bool {
 	for _, p := range t.parts {

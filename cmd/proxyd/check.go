@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed8fae2174/proxyd/backend"
+	"github.com/seed8fae2174/proxyd/backend/control"
 )
 
 // checking is one run of `proxyd check`: what is not wrong and still worth
@@ -34,7 +35,7 @@ func (o *options) check(ctx context.Context, w, notes io.Writer) error {
 		return err
 	}
 	c := &checking{d, notes}
-	release, stateErr := c.checkState()
+	release, stateErr := c.checkState(ctx)
 	err = errors.Join(
 		c.checkDirs(),
 		c.checkSockets(),
@@ -111,8 +112,8 @@ func socketPathsFit(dir string, listeners []string) error {
 
 // checkState reads the durable state, without changing it. It gives the release
 // that is started next where nothing else is said: the current one, else the
-// config's.
-func (c *checking) checkState() (release string, err error) {
+// config's. What runs must be what the config's driver can take over.
+func (c *checking) checkState(ctx context.Context) (release string, err error) {
 	release = c.config.Backend.Release
 	_, d, _, notes, err := backend.OpenStore(c.stateDir, c.runtimeDir)
 	for _, n := range notes {
@@ -122,6 +123,9 @@ func (c *checking) checkState() (release string, err error) {
 		if g.ID == d.Current {
 			release = g.Release
 		}
+	}
+	if err == nil {
+		err = checkTakeOver(ctx, c.config, d, askForListeners(ctx, control.SocketIn(c.runtimeDir)).there)
 	}
 	return release, err
 }

@@ -57,6 +57,20 @@ func (b BackendConfig) isUsers() bool {
 	return b.Scope == "user" || b.Scope == "auto" && os.Getenv("MANAGERPID") != ""
 }
 
+// The managers that units can be of.
+const (
+	scopeSystem = "system"
+	scopeUser   = "user"
+)
+
+// scope is backend.scope with "auto" decided.
+func (b BackendConfig) scope() string {
+	if b.isUsers() {
+		return scopeUser
+	}
+	return scopeSystem
+}
+
 // namedByFixed tells whether generations are units that are named by the
 // addresses that they have.
 func (b BackendConfig) namedByFixed() bool { return strings.Contains(b.Unit, "{fixed}") }

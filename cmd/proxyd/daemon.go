@@ -114,6 +114,9 @@ func (d *daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := checkTakeOver(ctx, d.config, durable, false); err != nil {
+		return err
+	}
 	socket := filepath.Join(d.runtimeDir, "control.sock")
 	if err := d.openDriver(ctx, socket); err != nil {
 		return err

@@ -62,12 +62,18 @@ func (d *execDriver) Plan(uint64, string) (json.RawMessage, error) {
 // Start makes the generation's directory, sockets and notify socket, and starts
 // its process.
 func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(json.RawMessage) error) (backend.Run, error) {
+	if plannedFor(l.Plan) != "exec" { // by an earlier config, so that it says no command
+		var err error
+		if l.Plan, err = d.Plan(l.ID, l.Release); err != nil {
+			return nil, err
+		}
+	}
 	var plan execPlan
-	if err := json.Unmarshal(l.Plan, &plan); err != nil {
+	err := json.Unmarshal(l.Plan, &plan)
+	if err != nil {
 		return nil, fmt.Errorf("read plan: %w", err)
 	}
 	run := &execRun{driver: d, config: plan.with(d.config.Load()), launch: l, known: make(chan struct{})}
-	var err error
 	if run.kept, err = d.sockets.open(l.ID, run.config); err != nil {
 		return nil, err
 	}

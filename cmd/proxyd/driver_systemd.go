@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ import (
 // (`proxyctl exec` and handover.go), or reads its addresses in a file.
 type systemdDriver struct {
 	units     *systemd.Driver
+	scope     string                  // whose units these are: scopeSystem or scopeUser
 	processes *process.Driver         // runs readiness commands, and nothing else
 	config    *atomic.Pointer[Config] // as the last reload left it
 	service   string
@@ -40,17 +42,28 @@ type systemdDriver struct {
 
 var _ backend.Driver = (*systemdDriver)(nil)
 
-// systemdPlan is what of the config is fixed at a generation's creation. What
+// systemdPlan is what of the config is fixed at a generation's creation: which
+// unit it is, so that a revert runs what ran, and how it gets its sockets. What
 // runs is the unit's business.
 type systemdPlan struct {
+	Unit        string `json:"unit,omitempty"` // as in the config; not in plans of older proxyds
 	Sockets     string `json:"sockets"`
 	Family      string `json:"family"`
 	NonBlocking bool   `json:"non_blocking,omitempty"`
 }
 
+// with gives the service's config with what the plan fixed. The fixed addresses
+// are the config's: they are what the units listen on now.
 func (p systemdPlan) with(c *Config) *Config {
 	planned := *c
-	planned.Backend.Sockets, planned.Backend.Family, planned.Backend.NonBlocking = p.Sockets, p.Family, p.NonBlocking
+	b := &planned.Backend
+	b.Sockets, b.Family, b.NonBlocking = p.Sockets, p.Family, p.NonBlocking
+	if p.Unit != "" {
+		b.Unit = p.Unit
+	}
+	if !b.namedByFixed() {
+		b.Fixed = nil
+	}
 	return &planned
 }
 
@@ -58,6 +71,7 @@ func (p systemdPlan) with(c *Config) *Config {
 // listens.
 type systemdIdentity struct {
 	systemd.Identity
+	Scope string `json:"scope,omitempty"` // whose manager has it; not in those of older proxyds
 	socketNote
 }
 
@@ -70,7 +84,7 @@ func newSystemdDriver(ctx context.Context, live *atomic.Pointer[Config], process
 		return nil, err
 	}
 	return &systemdDriver{
-		units: units, processes: processes, config: live, service: c.Name, sockets: sockets, log: log,
+		units: units, scope: c.Backend.scope(), processes: processes, config: live, service: c.Name, sockets: sockets, log: log,
 		runs: map[string]*systemdRun{}, swept: make(chan struct{}),
 	}, nil
 }
@@ -84,25 +98,55 @@ func (d *systemdDriver) close() {
 // Plan fixes how a generation gets its sockets.
 func (d *systemdDriver) Plan(uint64, string) (json.RawMessage, error) {
 	b := d.config.Load().Backend
-	return json.Marshal(systemdPlan{Sockets: b.Sockets, Family: b.Family, NonBlocking: b.NonBlocking})
+	return json.Marshal(systemdPlan{Unit: b.Unit, Sockets: b.Sockets, Family: b.Family, NonBlocking: b.NonBlocking})
 }
 
-// label is what stands for {release} in the units' name: see driverTemplate.
-func (d *systemdDriver) label(release string, k *keptSockets) string { return cmp.Or(k.fixed, release) }
+// planOf reads a plan. One that the exec driver made, before the config named
+// this one, says nothing of a unit, so the generation is planned anew.
+func (d *systemdDriver) planOf(l backend.Launch) (plan systemdPlan, err error) {
+	if plannedFor(l.Plan) == "exec" {
+		if l.Plan, err = d.Plan(l.ID, l.Release); err != nil {
+			return plan, err
+		}
+	}
+	if err := json.Unmarshal(l.Plan, &plan); err != nil {
+		return plan, fmt.Errorf("read plan: %w", err)
+	}
+	return plan, nil
+}
+
+// unitOf names the unit that a generation is to be started as: the one that it
+// was planned as, though the config may name another template by now. Where that
+// one has been taken away it is the config's, rather than none.
+func (d *systemdDriver) unitOf(ctx context.Context, l backend.Launch, run *systemdRun) (string, error) {
+	label := cmp.Or(run.kept.fixed, l.Release) // see driverTemplate
+	template, err := systemd.ParseTemplate(driverTemplate(run.config.Backend.Unit))
+	if err != nil {
+		return "", err
+	}
+	name, err := template.Unit(l.ID, label)
+	if err != nil || d.units.Names(name) || run.config.Backend.namedByFixed() != d.config.Load().Backend.namedByFixed() {
+		return name, err
+	}
+	if err := d.units.CheckUnit(ctx, name); err != nil {
+		d.log.Warn("the unit that a generation ran in is no more: it is started in the one that backend.unit names",
+			"generation", l.ID, "unit", name, "error", err)
+		return d.units.UnitName(l.ID, label)
+	}
+	return name, nil
+}
 
 // Start makes the generation's sockets and environment file, and starts its unit.
 func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func(json.RawMessage) error) (backend.Run, error) {
-	var plan systemdPlan
-	if err := json.Unmarshal(l.Plan, &plan); err != nil {
-		return nil, fmt.Errorf("read plan: %w", err)
+	plan, err := d.planOf(l)
+	if err != nil {
+		return nil, err
 	}
 	run := &systemdRun{driver: d, config: plan.with(d.config.Load()), launch: l}
-	var err error
 	if run.kept, err = d.sockets.open(l.ID, run.config); err != nil {
 		return nil, err
 	}
-	label := d.label(l.Release, run.kept)
-	name, err := d.units.UnitName(l.ID, label)
+	name, err := d.unitOf(ctx, l, run)
 	if err != nil {
 		return nil, err
 	}
@@ -113,8 +157,8 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 		d.forget(name, run)
 		return nil, err
 	}
-	run.unit, err = d.units.Start(ctx, l.ID, label, func(identity systemd.Identity) error {
-		b, err := json.Marshal(systemdIdentity{identity, run.kept.note()})
+	run.unit, err = d.units.StartUnit(ctx, name, func(identity systemd.Identity) error {
+		b, err := json.Marshal(systemdIdentity{identity, d.scope, run.kept.note()})
 		if err != nil {
 			return err
 		}
@@ -173,10 +217,13 @@ func (d *systemdDriver) forget(unit string, run *systemdRun) {
 // Adopt takes over a unit that an earlier proxyd started.
 func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity json.RawMessage) (backend.Run, error) {
 	run := &systemdRun{driver: d, launch: l}
-	var plan systemdPlan
+	plan, err := d.planOf(l)
+	if err != nil {
+		return nil, err
+	}
 	var known systemdIdentity
-	if err := errors.Join(json.Unmarshal(l.Plan, &plan), json.Unmarshal(identity, &known)); err != nil {
-		return nil, fmt.Errorf("read plan and identity: %w", err)
+	if err := json.Unmarshal(identity, &known); err != nil {
+		return nil, fmt.Errorf("read identity: %w", err)
 	}
 	run.config = plan.with(d.config.Load())
 	// After a reboot nothing of it is left, which is no failure of reclaim.
@@ -195,6 +242,10 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 	run.kept = d.sockets.adopt(l.ID, run.config, run.unit.PID(), reclaimed)
 	if err := d.admit(run.unit.Name(), run); err != nil {
 		return nil, err
+	}
+	if !d.units.Names(run.unit.Name()) {
+		d.log.Info("a generation runs on in a unit of another template than backend.unit names", "generation", l.ID,
+			"unit", run.unit.Name(), "template", d.config.Load().Backend.Unit)
 	}
 	run.heed()
 	return run, nil
@@ -217,6 +268,11 @@ func (d *systemdDriver) Found(ctx context.Context) ([]backend.Found, error) {
 	}
 	notes := d.readNotes()
 	var found []backend.Found
+	for _, n := range notes { // those that today's template does not name
+		if !d.units.Names(n.Identity.Unit) && d.units.Lives(ctx, n.Identity.Identity) == nil {
+			units = append(units, systemd.Found{Identity: n.Identity.Identity})
+		}
+	}
 	for _, u := range units {
 		i := slices.IndexFunc(notes, func(n runNote) bool { return n.Identity.Unit == u.Identity.Unit })
 		f := backend.Found{ID: u.Generation, Release: u.Release}
@@ -257,10 +313,43 @@ func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
 		units[name] = true
 	}
 	ended, err := d.units.Sweep(ctx, units)
+	for _, n := range d.readNotes() {
+		name := n.Identity.Unit
+		if d.units.Names(name) || units[name] {
+			continue
+		}
+		lived, otherErr := d.endOther(ctx, n.Identity.Identity)
+		if err = errors.Join(err, otherErr); lived {
+			ended = append(ended, name)
+		}
+	}
 	if len(ended) > 0 {
 		d.log.Warn("ended units that are no generations any more", "units", ended)
 	}
 	return errors.Join(err, d.sockets.sweep(keep), d.sweepEnvironments())
+}
+
+// endOther ends a run whose unit today's template does not name, and tells
+// whether there was one.
+func (d *systemdDriver) endOther(ctx context.Context, id systemd.Identity) (bool, error) {
+	unit, err := d.units.Adopt(ctx, id)
+	switch {
+	case errors.Is(err, systemd.ErrGone):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return true, d.explainEnd(unit, unit.Clear(ctx))
+}
+
+// explainEnd says of a unit that may not be ended what is often the reason.
+func (d *systemdDriver) explainEnd(unit *systemd.Unit, err error) error {
+	if !errors.Is(err, systemd.ErrNotPermitted) || d.units.Names(unit.Name()) {
+		return err
+	}
+	template, _, _ := strings.Cut(unit.Name(), "@")
+	return fmt.Errorf("%w; backend.unit names another template by now, and the rule may have forgotten %s@: allow that there again, or end the unit yourself (systemctl stop %s)",
+		err, template, unit.Name())
 }
 
 // foreignUnits lists the units of the template that this service has no note of.

@@ -194,6 +194,9 @@ func (s *generationSockets) takeFixed(config *Config) (*keptSockets, error) {
 		addresses, err := parseAddresses(config.Backend.fixedAddresses(name, s.listeners[0]))
 		return &keptSockets{addresses: addresses, fixed: name}, err
 	}
+	if len(taken) == 0 {
+		return nil, fmt.Errorf("its unit is %s, and the config has no [[backend.fixed]] any more", config.Backend.Unit)
+	}
 	return nil, fmt.Errorf("all fixed addresses are taken (%s): end one with `proxyctl retire` or `proxyctl stop`", strings.Join(taken, ", "))
 }
 
@@ -234,11 +237,14 @@ func (s *generationSockets) recover(id uint64, config *Config, pid int, r *recla
 	}
 	s.direct.relayed(id, config)
 	for name, a := range addresses {
-		if tcp, ok := a.(*net.TCPAddr); ok && fixed == "" && config.BindsItself() {
-			activation.ReservePort(tcp.Port)
-			k.ports = append(k.ports, tcp.Port)
+		if fixed != "" { // the program's own, whatever the config says by now
+			continue
 		}
 		if config.BindsItself() {
+			if tcp, ok := a.(*net.TCPAddr); ok {
+				activation.ReservePort(tcp.Port)
+				k.ports = append(k.ports, tcp.Port)
+			}
 			continue
 		}
 		l, found := s.takeStored(id, name, a)

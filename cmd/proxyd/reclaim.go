@@ -78,7 +78,7 @@ func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote)
 		return r, nil
 	}
 	for _, a := range r.addresses {
-		if a.Network() == "unix" && !config.BindsItself() {
+		if a.Network() == "unix" && !config.BindsItself() && r.fixed == "" {
 			if _, err := os.Lstat(a.String()); err != nil {
 				return nil, fmt.Errorf("reach generation %d: its socket has gone: %w", id, err)
 			}

@@ -45,7 +45,7 @@ func (d *daemon) applyConfig(ctx context.Context) error {
 	if err := next.CheckListeners(d.listeners); err != nil {
 		return err
 	}
-	if err := fixedWhileRunning(d.live.Load(), next); err != nil {
+	if err := d.fixedWhileRunning(ctx, next); err != nil {
 		return err
 	}
 	if err := d.supervisor.Reconfigure(ctx, policyOf(next), readinessOf(next), next.Stop.signal()); err != nil {
@@ -55,8 +55,10 @@ func (d *daemon) applyConfig(ctx context.Context) error {
 	return nil
 }
 
-// fixedWhileRunning names what differs and takes a new proxyd to come about.
-func fixedWhileRunning(now, next *Config) error {
+// fixedWhileRunning names what differs and takes a new proxyd to come about, and
+// which generations that one could not take over.
+func (d *daemon) fixedWhileRunning(ctx context.Context, next *Config) error {
+	now := d.live.Load()
 	var keys []string
 	note := func(key string, a, b any) {
 		if !reflect.DeepEqual(a, b) {
@@ -72,7 +74,21 @@ func fixedWhileRunning(now, next *Config) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s cannot change while proxyd runs: a restart of proxyd applies it", strings.Join(keys, " and "))
+	err := fmt.Errorf("%s cannot change while proxyd runs: a restart of proxyd applies it", strings.Join(keys, " and "))
+	if d.units == nil || next.Backend.Driver == "systemd" && next.Backend.scope() == now.Backend.scope() {
+		return err
+	}
+	st, statusErr := d.supervisor.Status(ctx)
+	if statusErr != nil {
+		return statusErr
+	}
+	for _, g := range st.Generations {
+		if g.Unit != "" {
+			known := anyIdentity{systemdIdentity: systemdIdentity{Identity: systemd.Identity{Unit: g.Unit}, Scope: now.Backend.scope()}}
+			err = fmt.Errorf("%w; but generation %s runs %w", err, generationName(g.ID, g.Release), whereItRuns(known, next.Backend))
+		}
+	}
+	return err
 }
 
 // reloadAtHangup reloads at each SIGHUP. It ends with ctx; serve waits for it.

@@ -92,7 +92,7 @@ func (r *systemdRun) Kill() error {
 // call, or the driver; close waits for it.
 func (r *systemdRun) ask(what string, call func() error) {
 	defer r.driver.calls.Done()
-	if err := call(); err != nil {
+	if err := r.driver.explainEnd(r.unit, call()); err != nil {
 		r.driver.log.Warn("cannot end a unit", "how", what, "unit", r.unit.Name(), "error", err)
 	}
 }
@@ -101,7 +101,7 @@ func (r *systemdRun) ask(what string, call func() error) {
 func (r *systemdRun) Clear(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, clearLimit)
 	defer cancel()
-	if err := r.unit.Clear(ctx); err != nil {
+	if err := r.driver.explainEnd(r.unit, r.unit.Clear(ctx)); err != nil {
 		r.driver.log.Warn("cannot clear up after a generation", "generation", r.launch.ID, "unit", r.unit.Name(), "error", err)
 	}
 }
