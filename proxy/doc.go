@@ -32,11 +32,13 @@
 //
 // A connection is a flat record of two sides (conn.go). The pump moves bytes
 // from one side to the other (pump.go): small messages through the loop's one
-// buffer, read and written at once. A read that fills the buffer is a stream,
-// and streams go by splice(2) through the loop's one pipe (stream.go), or, from
-// a unix socket to TCP, through a larger buffer. Only what the other side does
-// not take is kept, in the pipe or in a buffer that is lent for as long as it
-// is stuck (store.go), and the side it comes from is not read meanwhile.
+// buffer; those of a turn are written at its end (postpone.go), all by one call
+// where the kernel lets us have an io_uring (ring.go). A read that fills the
+// buffer is a stream, and streams go by splice(2) through the loop's one pipe
+// (stream.go), or, from a unix socket to TCP, through a larger buffer. Only what
+// the other side does not take is kept, in the pipe or in a buffer that is lent
+// for as long as it is stuck (store.go), and the side it comes from is not read
+// meanwhile.
 // ending.go decides what each end sees.
 //
 // A client is given a backend when it is accepted (dial.go). A backend that

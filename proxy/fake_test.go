@@ -117,6 +117,17 @@ func (k *fake) send(fd int32, b []byte, more bool) (int, syscall.Errno) {
 	return n, e
 }
 
+func (k *fake) sendAll(writes []write, bytes []byte) {
+	for i := range writes {
+		if w := &writes[i]; w.fd >= 0 {
+			n, e := k.send(w.fd, bytes[w.at:w.at+w.size], false)
+			if w.sent = int32(n); e != 0 {
+				w.sent = -int32(e)
+			}
+		}
+	}
+}
+
 func (s *fakeSocket) accept(n int) (int, syscall.Errno) {
 	if s.outEnd != open {
 		panic("written after the end of the stream")

@@ -53,7 +53,7 @@ func newLoop(p *Proxy, index int) (*loop, error) {
 		unix.Close(ep)
 		return nil, err
 	}
-	os := &linux{epoll: int32(ep)}
+	os := &linux{epoll: int32(ep), many: manyAtOnce}
 	l := &loop{
 		pump: newPump(os), os: os, proxy: p, index: index, wake: int32(wake),
 		events: make([]unix.EpollEvent, 256), start: time.Now(),
@@ -61,7 +61,11 @@ func newLoop(p *Proxy, index int) (*loop, error) {
 		burst: make([]int, len(p.listeners)), take: accept,
 	}
 	l.pump.ended, l.pump.settled = l.leave, l.count
+	if r, err := newRing(); err == nil { // an error is no failure: it saves time, no more
+		os.ring = r
+	}
 	if errno := os.watch(unix.EPOLL_CTL_ADD, l.wake, unix.EPOLLIN|unix.EPOLLET, key{ref: wakeRef}); errno != 0 {
+		os.closeRing()
 		unix.Close(wake)
 		unix.Close(ep)
 		return nil, errno
@@ -283,5 +287,6 @@ func (l *loop) close() {
 	}
 	l.slab.all(l.abort)
 	l.store.empty()
+	l.os.closeRing()
 	unix.Close(int(l.os.epoll))
 }

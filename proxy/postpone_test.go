@@ -47,6 +47,26 @@ func TestPostponed(t *testing.T) {
 	}
 }
 
+// What a socket takes only in part at the end of the turn follows as soon as it
+// takes more.
+func TestPostponedAndTakenInPart(t *testing.T) {
+	k := newFake(undisturbed)
+	p, c, socks := twoSides(k)
+	socks[backend].room = 2
+	socks[client].peerSends([]byte("one"))
+	p.happened(c, client, unix.EPOLLIN)
+	p.deliver()
+	if got := string(socks[backend].out); got != "on" {
+		t.Fatalf("after the turn: %q", got)
+	}
+	socks[backend].peerReads(1000)
+	p.happened(c, backend, socks[backend].edges)
+	p.deliver()
+	if got := string(socks[backend].out); got != "one" {
+		t.Fatalf("when there was room again: %q", got)
+	}
+}
+
 // A message is given before the reset that came after it, also where a write
 // the other way meets that reset in the same turn.
 func TestPostponedBeforeAReset(t *testing.T) {

@@ -168,26 +168,31 @@ func (p *pump) over(c *conn, from int, errno syscall.Errno) bool {
 func (p *pump) write(c *conn, from int, b []byte) {
 	dst := &c.side[1-from]
 	p.undelay(dst)
-	// The last bytes of a stream share a packet with its end, which settle
-	// sends right after them.
-	more := c.side[from].is(ended) && dst.is(isTCP)
-	for {
-		n, errno := p.sys.send(dst.fd, b, more)
-		if errno == 0 {
-			if n == len(b) {
-				return
-			}
-			// epoll(7): a short write means full, and an edge will follow.
-			b = b[n:]
-			errno = unix.EAGAIN
+	n, errno := p.sys.send(dst.fd, b, p.lastOf(c, from))
+	p.wrote(c, from, b, n, errno)
+}
+
+// lastOf tells whether what is written now are the last bytes of their stream.
+// They share a packet with its end, which settle sends right after them.
+func (p *pump) lastOf(c *conn, from int) bool {
+	return c.side[from].is(ended) && c.side[1-from].is(isTCP)
+}
+
+// wrote takes what a first try to send b gave, n or errno, and does the rest.
+func (p *pump) wrote(c *conn, from int, b []byte, n int, errno syscall.Errno) {
+	for errno == unix.EINTR {
+		n, errno = p.sys.send(c.side[1-from].fd, b, p.lastOf(c, from))
+	}
+	if errno == 0 {
+		if n == len(b) {
+			return
 		}
-		if errno == unix.EINTR {
-			continue
-		}
-		if p.refused(c, 1-from, errno) {
-			p.hold(&c.side[from], b)
-		}
-		return
+		// epoll(7): a short write means full, and an edge will follow.
+		b = b[n:]
+		errno = unix.EAGAIN
+	}
+	if p.refused(c, 1-from, errno) {
+		p.hold(&c.side[from], b)
 	}
 }
 

@@ -21,6 +21,9 @@ type kernel interface {
 	// send writes to a stream socket: send(2) with MSG_NOSIGNAL. more: the end
 	// of the stream follows at once, so let it share the packet (MSG_MORE).
 	send(fd int32, b []byte, more bool) (int, syscall.Errno)
+	// sendAll sends each message that has somewhere to go, in order, and notes
+	// what came of it. It keeps neither slice.
+	sendAll(writes []write, bytes []byte)
 	// nodelay sets TCP_NODELAY, see tcp(7).
 	nodelay(fd int32)
 	// unpace takes the pacing from a connection within this machine.
@@ -67,7 +70,11 @@ const (
 )
 
 // linux is the kernel that serves one loop.
-type linux struct{ epoll int32 }
+type linux struct {
+	epoll int32
+	ring  *ring // nil where there is none
+	many  int   // messages from which the ring is used
+}
 
 func (k *linux) recv(fd int32, b []byte) (int, syscall.Errno) {
 	n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
@@ -81,6 +88,38 @@ func (k *linux) send(fd int32, b []byte, more bool) (int, syscall.Errno) {
 	}
 	n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
 	return int(n), e
+}
+
+// manyAtOnce is the number of messages from which the ring costs less. A test may
+// change it before it starts a loop.
+var manyAtOnce = 2
+
+func (k *linux) sendAll(writes []write, bytes []byte) {
+	if k.ring != nil && len(writes) >= k.many {
+		switch k.ring.send(writes, bytes) {
+		case 0:
+			return
+		case unix.EAGAIN, unix.EBUSY, unix.EINTR, unix.ENOMEM: // passes
+		default:
+			k.closeRing()
+		}
+	}
+	for i := range writes {
+		if w := &writes[i]; w.fd >= 0 && w.sent == undone {
+			n, errno := k.send(w.fd, bytes[w.at:w.at+w.size], false)
+			if errno != 0 {
+				n = -int(errno)
+			}
+			w.sent = int32(n)
+		}
+	}
+}
+
+func (k *linux) closeRing() {
+	if k.ring != nil {
+		k.ring.close()
+		k.ring = nil
+	}
 }
 
 func (k *linux) splice(from, to int32, n int) (int, syscall.Errno) {
