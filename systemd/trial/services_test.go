@@ -29,6 +29,17 @@ func TestTwoServices(t *testing.T) {
 			t.Errorf("a promote of nobody knows which: exit code %d\n%s", code, out)
 		}
 
+		// A generation of one is handed no socket of the other's, whatever it says.
+		write(t, "/etc/systemd/system/api@.service.d/other.conf", "[Service]\nExecStart=\nExecStart=proxyctl exec --service web -- "+here+" backend\n")
+		run(t, "systemctl", "daemon-reload")
+		out, code := try(t, "proxyctl", "-s", "api", "promote", "v2")
+		if code != 5 || !strings.Contains(out, `is in no unit that proxyd started for service web (it is in "api@2.service")`) {
+			t.Errorf("exec for the other's sockets: exit code %d\n%s", code, out)
+		}
+		run(t, "rm", "-r", "/etc/systemd/system/api@.service.d")
+		run(t, "systemctl", "daemon-reload")
+		mustAnswer(t, api, "v1")
+
 		// What happens to one does not concern the other.
 		before := pids(t, "api@*")
 		l := startTraffic(t, api, 2, 2)
@@ -125,7 +136,26 @@ func TestWhatAGenerationFinds(t *testing.T) {
 	})
 }
 
+// The service alone is started with its socket, and enabled with it.
+func TestTheServiceBringsItsSocket(t *testing.T) {
+	within(t, func(t *testing.T) {
+		releases(t, "web", "v1")
+		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
+		run(t, "systemctl", "start", "proxyd@web.service")
+		mustAnswer(t, web, "v1")
+		run(t, "systemctl", "enable", "proxyd@web.service")
+		for _, unit := range []string{"proxyd@web.socket", "proxyd@web.service"} {
+			if now := run(t, "systemctl", "is-active", unit) + run(t, "systemctl", "is-enabled", unit); now != "active\nenabled\n" {
+				t.Errorf("%s is %q", unit, now)
+			}
+		}
+	})
+}
+
 // A socket unit of one's own, with several addresses, in place of the shipped one.
+// It is not touched by a service that is enabled and started by itself, nor is
+// anything that fails, and uninstall stops it: else a client would start proxyd
+// again.
 func TestASocketOfYourOwn(t *testing.T) {
 	within(t, func(t *testing.T) {
 		releases(t, "web", "v1", "v2")
@@ -140,8 +170,13 @@ TriggerLimitIntervalSec=0
 `)
 		run(t, built+"/proxyctl", "install", "web")
 		t.Cleanup(func() {
-			run(t, "systemctl", "stop", "front.socket")
 			uninstall(t, "web")
+			if state := property(t, "front.socket", "ActiveState"); state != "inactive" {
+				t.Errorf("after the uninstall it is %s", state)
+			}
+			if left := run(t, "find", "/etc/systemd", "-name", "proxyd*"); left != "" {
+				t.Errorf("after the uninstall there is %s", left)
+			}
 			run(t, "rm", "/etc/systemd/system/front.socket")
 		})
 		write(t, "/etc/systemd/system/web@.service", goUnit("web"))
@@ -149,9 +184,15 @@ TriggerLimitIntervalSec=0
 		run(t, "systemctl", "daemon-reload")
 		run(t, "systemctl", "start", "front.socket")
 		mustAnswer(t, web, "v1")
+		run(t, "systemctl", "stop", "proxyd@web.service")
+		run(t, "systemctl", "enable", "--now", "proxyd@web.service")
+		mustAnswer(t, web, "v1")
 		run(t, "systemctl", "restart", "proxyd@web.service")
 		run(t, "proxyctl", "promote", "v2")
 		mustAnswer(t, web, "v2")
+		if failed := run(t, "systemctl", "list-units", "--failed", "--plain", "--no-legend"); strings.Contains(failed, "proxyd") || strings.Contains(failed, "front") {
+			t.Errorf("these failed: %s", failed)
+		}
 		if out := run(t, "curl", "-sS", "--unix-socket", path, "http://web/"); !strings.HasPrefix(out, "v2 ") {
 			t.Errorf("over the unix socket %q answers", out)
 		}
