@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -210,6 +211,35 @@ func TestTheDiskOutlivesABoot(t *testing.T) {
 			t.Errorf("was %s is %s", before, got)
 		}
 	}
+}
+
+// PID 1 says how it is as long as it runs, and would stand still for ever where
+// that is taken from it only while it boots.
+func TestWhatSystemdSaysIsTakenAllTheTime(t *testing.T) {
+	m := booted.Shared(t)
+	most, err := os.ReadFile("/proc/sys/net/unix/max_dgram_qlen") // so many wait in the socket, unix(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue, err := strconv.Atoi(strings.TrimSpace(string(most)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unixgram", fmt.Sprintf("/proc/%d/root/run/host/notify", m.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3*queue + 10 {
+		if _, err := conn.Write([]byte("STATUS=a job takes its time")); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	m.Run(t, "systemctl", "daemon-reexec") // it says READY=1 on the same socket
+	m.Run(t, "systemctl", "daemon-reload")
 }
 
 // A link inside that leads out by an absolute name is not followed.

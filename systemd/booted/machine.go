@@ -35,7 +35,7 @@ type Machine struct {
 
 	keeper     *exec.Cmd
 	keeperCord io.WriteCloser
-	ready      *net.UnixConn // systemd tells here that it has booted
+	notify     string // path of the socket that systemd tells its state to
 
 	boot  *boot
 	holds string // the test binary that Within copied in
@@ -44,7 +44,9 @@ type Machine struct {
 // boot is one run of systemd.
 type boot struct {
 	cord  io.WriteCloser
-	pid   int // of PID 1, as seen from here
+	ready *net.UnixConn // systemd tells here that it has booted
+	heard chan struct{} // closed when listen has ended
+	pid   int           // of PID 1, as seen from here
 	root  *os.Root
 	said  lockedBuffer
 	ended chan struct{}
@@ -78,11 +80,7 @@ func New(ctx context.Context, c Config) (_ *Machine, err error) {
 		return nil, err
 	}
 	// In the keeper's eyes, for the directory is another one there.
-	path := fmt.Sprintf("/proc/%d/root%s/host/notify", m.keeper.Process.Pid, dir)
-	m.ready, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return nil, fmt.Errorf("listen for the boot's end: %w", err)
-	}
+	m.notify = fmt.Sprintf("/proc/%d/root%s/host/notify", m.keeper.Process.Pid, dir)
 	return m, m.Boot(ctx)
 }
 
@@ -117,8 +115,19 @@ func (m *Machine) Boot(ctx context.Context) error {
 	if m.boot != nil {
 		return errors.New("boot: the machine is up")
 	}
-	m.forgetReady()
-	b := &boot{ended: make(chan struct{})}
+	b := &boot{ended: make(chan struct{}), heard: make(chan struct{})}
+	// A new one each time, so that nothing which an earlier boot said is in it.
+	_ = os.Remove(m.notify)
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.notify, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("boot: listen for its end: %w", err)
+	}
+	b.ready = ready
+	defer func() {
+		if m.boot != b { // nobody will cut it
+			_ = ready.Close()
+		}
+	}()
 	cmd := exec.Command("nsenter", "-t", strconv.Itoa(m.keeper.Process.Pid), "-m", "--",
 		"sh", "-c", bootScript, "sh", m.dir, m.name, m.unit, initScript)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -137,12 +146,12 @@ func (m *Machine) Boot(ctx context.Context) error {
 	}
 	m.boot = b
 	go b.wait(cmd)
-	up := make(chan error, 1)
-	go m.awaitReady(up)
+	up := make(chan struct{})
+	go b.listen(up)
 	select {
 	case b.pid = <-told:
 		select {
-		case err = <-up:
+		case <-up:
 		case <-ctx.Done():
 			err = ctx.Err()
 		case <-b.ended:
@@ -153,7 +162,6 @@ func (m *Machine) Boot(ctx context.Context) error {
 	case <-b.ended:
 		err = errors.New("it went down")
 	}
-	_ = m.ready.SetReadDeadline(time.Now()) // ends awaitReady
 	if err == nil {
 		b.root, err = os.OpenRoot(fmt.Sprintf("/proc/%d/root", b.pid))
 	}
@@ -163,44 +171,29 @@ func (m *Machine) Boot(ctx context.Context) error {
 	return nil
 }
 
-// forgetReady takes away what an earlier boot said: systemd says READY=1 also
-// after each daemon-reexec, which nobody reads.
-func (m *Machine) forgetReady() {
-	raw, err := m.ready.SyscallConn()
-	if err != nil {
-		return
-	}
-	buf := make([]byte, 4096)
-	_ = raw.Control(func(fd uintptr) {
-		for {
-			if _, _, err := syscall.Recvfrom(int(fd), buf, syscall.MSG_DONTWAIT); err != nil && err != syscall.EINTR {
-				return
-			}
-		}
-	})
-}
-
 // wait ends when boot.sh has, and tells who waits on ended.
 func (b *boot) wait(cmd *exec.Cmd) {
 	b.err = cmd.Wait()
 	close(b.ended)
 }
 
-// awaitReady ends when systemd sent READY=1 (it does so for a container manager
-// at the end of its startup) or the read deadline is set, which Boot does.
-func (m *Machine) awaitReady(up chan<- error) {
-	_ = m.ready.SetReadDeadline(time.Time{})
+// listen closes up when systemd sends READY=1 (it does so for a container manager
+// at the end of its startup) and reads on: systemd says more as long as it runs,
+// how its jobs get on and READY=1 after each daemon-reexec, and PID 1 stands still
+// once nobody takes that. It ends when Cut closes the socket, and Cut waits.
+func (b *boot) listen(up chan<- struct{}) {
+	defer close(b.heard)
+	booted := false
 	buf := make([]byte, 4096)
 	for {
-		n, err := m.ready.Read(buf)
+		n, err := b.ready.Read(buf)
 		if err != nil {
-			up <- err
 			return
 		}
 		for line := range strings.SplitSeq(string(buf[:n]), "\n") {
-			if line == "READY=1" {
-				up <- nil
-				return
+			if line == "READY=1" && !booted {
+				booted = true
+				close(up)
 			}
 		}
 	}
@@ -241,6 +234,8 @@ func (m *Machine) Cut() error {
 	}
 	_ = b.cord.Close()
 	<-b.ended
+	_ = b.ready.Close()
+	<-b.heard
 	m.boot = nil
 	if b.root != nil {
 		_ = b.root.Close()
@@ -254,9 +249,6 @@ func (m *Machine) Cut() error {
 // Close cuts the power and gives up the disk. Nothing is left of the machine.
 func (m *Machine) Close() error {
 	err := m.Cut()
-	if m.ready != nil {
-		_ = m.ready.Close()
-	}
 	if m.keeper != nil {
 		_ = m.keeperCord.Close()
 		if e := m.keeper.Wait(); e != nil {
