@@ -16,6 +16,9 @@ type gate struct {
 	max  int
 	own  uint32                         // proxyd's effective uid
 	peer func(net.Conn) (uint32, error) // peerUID, but in tests
+	// peerPidfd and bootTicks, but in tests.
+	peerPidfd func(fd int) (int, error)
+	ticks     func() uint64
 
 	mu     sync.Mutex
 	closed bool
@@ -30,6 +33,8 @@ type conn struct {
 	uid     uint32
 	trusted bool // may change things
 
+	accepted uint64 // when, in clock ticks since the boot
+
 	// Guarded by gate.mu.
 	serving bool   // a whole request came and is being answered
 	since   uint64 // the turn of its last change
@@ -38,7 +43,7 @@ type conn struct {
 }
 
 func newGate(maxConns int, own uint32) *gate {
-	return &gate{max: maxConns, own: own, peer: peerUID, conns: map[*conn]bool{}}
+	return &gate{max: maxConns, own: own, peer: peerUID, peerPidfd: peerPidfd, ticks: bootTicks, conns: map[*conn]bool{}}
 }
 
 // guard gives l as a listener whose connections pass the gate.
@@ -106,7 +111,7 @@ func peerUID(c net.Conn) (uint32, error) {
 // has to go for it: the lowest in rank that does not rank above the newcomer,
 // and of those the one without a change for longest.
 func (g *gate) admit(c net.Conn, uid uint32) *conn {
-	in := &conn{Conn: c, gate: g, uid: uid, trusted: uid == 0 || uid == g.own}
+	in := &conn{Conn: c, gate: g, uid: uid, trusted: uid == 0 || uid == g.own, accepted: g.ticks()}
 	victim, ok := g.enter(in)
 	if victim != nil {
 		victim.Conn.Close()

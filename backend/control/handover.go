@@ -39,7 +39,7 @@ func (s *Server) handover(w http.ResponseWriter, r *http.Request, c *conn) {
 			Hint: `proxyctl exec is for driver = "systemd"`})
 		return
 	}
-	peer, err := peerOf(c.Conn)
+	peer, err := s.gate.peerOf(c)
 	if err != nil {
 		s.reply(w, nil, err)
 		return
@@ -82,66 +82,6 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	more, err := c.Conn.Write(p[n:])
 	return n + more, err
-}
-
-// peer is the process at the other end of a connection.
-type peer struct {
-	pid   int
-	pidfd int // -1 where the kernel gives none
-}
-
-// soPeerPidfd is SO_PEERPIDFD of asm-generic/socket.h, from Linux 6.5 on.
-const soPeerPidfd = 77
-
-// peerOf tells which process connected: SO_PEERCRED in unix(7).
-func peerOf(c net.Conn) (peer, error) {
-	p := peer{pidfd: -1}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return p, fmt.Errorf("read peer credentials: %T is not a unix connection", c)
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return p, fmt.Errorf("read peer credentials: %w", err)
-	}
-	cerr := raw.Control(func(fd uintptr) {
-		var cred *unix.Ucred
-		if cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err != nil {
-			return
-		}
-		p.pid = int(cred.Pid)
-		pidfd, noPidfd := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, soPeerPidfd)
-		switch {
-		case noPidfd == nil:
-			p.pidfd = pidfd
-		case !errors.Is(noPidfd, unix.ENOPROTOOPT): // that is a kernel before 6.5
-			err = fmt.Errorf("its process has ended: %w", noPidfd)
-		}
-	})
-	if err = errors.Join(err, cerr); err != nil {
-		return p, fmt.Errorf("read peer credentials: %w", err)
-	}
-	if p.pid <= 0 {
-		return p, errors.New("read peer credentials: its process is not in proxyd's pid namespace")
-	}
-	return p, nil
-}
-
-// lives tells whether the process that connected has not ended, so that its
-// number is still its own. Where the kernel cannot tell, it is believed.
-func (p peer) lives() bool {
-	if p.pidfd < 0 {
-		return true
-	}
-	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n == 0 // readable: it has ended, pidfd_open(2)
-}
-
-func (p peer) close() {
-	if p.pidfd >= 0 {
-		unix.Close(p.pidfd)
-	}
 }
 
 func closeAll(fds []int) {
