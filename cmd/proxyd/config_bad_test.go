@@ -29,6 +29,10 @@ var badConfigs = []struct {
 	{"O_NONBLOCK of a socket that is not handed over", "[backend]\ncommand = [\"web\", \"{port}\"]\nnon_blocking = true\n", []string{
 		`web.toml:3: backend.non_blocking: is for a program that is handed its sockets, and this one binds by itself`,
 	}},
+	{"two listeners of one variable", "[[listener]]\nname = \"http-1\"\naddress = \"127.0.0.1:1\"\n[[listener]]\nname = \"HTTP.1\"\naddress = \"127.0.0.1:2\"\n" +
+		"[backend]\ndriver = \"systemd\"\nunit = \"web@{generation}.service\"\nsockets = \"address\"\n", []string{
+		`web.toml:1: listener: "http-1" and "HTTP.1" are both PORT_HTTP_1 to a program that binds by itself; give one of them another name`,
+	}},
 	{"not UTF-8", "[backend]\ncommand = [\"web\"]\nrelease = \"\xff\"\n", []string{
 		`web.toml:3: invalid UTF-8 character in basic string`,
 	}},

@@ -207,6 +207,7 @@ func (c *Config) checkServed(names []string) {
 		return
 	}
 	if c.Backend.Driver == "systemd" {
+		c.checkVariables(names)
 		return // its environment file names each
 	}
 	if len(list) == 0 {

@@ -143,7 +143,7 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 		return nil, err
 	}
 	run := &systemdRun{driver: d, config: plan.with(d.config.Load()), launch: l}
-	if run.kept, err = d.sockets.open(l.ID, run.config, l.Moves); err != nil {
+	if run.kept, err = d.sockets.open(l.ID, run.config); err != nil {
 		return nil, err
 	}
 	name, err := d.unitOf(ctx, l, run)
@@ -201,6 +201,12 @@ func (d *systemdDriver) admit(unit string, run *systemdRun) error {
 	if other := d.runs[unit]; other != nil && other.launch.ID != run.launch.ID {
 		return fmt.Errorf("unit %s is generation %s already; name {generation} in backend.unit to run a release twice",
 			unit, generationName(other.launch.ID, other.launch.Release))
+	}
+	for name, other := range d.runs {
+		if name != unit && environmentPath(d.sockets.dir, name) == environmentPath(d.sockets.dir, unit) {
+			return fmt.Errorf("unit %s has the environment file of %s, which is generation %s; name {generation} in backend.unit, or take another label",
+				unit, name, generationName(other.launch.ID, other.launch.Release))
+		}
 	}
 	d.runs[unit] = run
 	return nil

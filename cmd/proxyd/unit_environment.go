@@ -58,9 +58,21 @@ func variableName(listener string) string {
 	}, strings.ToUpper(listener))
 }
 
+// checkVariables finds listeners whose variables have one name.
+func (c *Config) checkVariables(listeners []string) {
+	named := map[string]string{}
+	for _, l := range listeners {
+		other, taken := named[variableName(l)]
+		c.check(!taken || other == l, "listener", fmt.Sprintf("%q and %q are both PORT_%s to a program that binds by itself", other, l, variableName(l)),
+			"give one of them another name")
+		named[variableName(l)] = l
+	}
+}
+
 // environmentPath is where systemd looks for generation-%i.env. It takes the path
 // for a pattern (glob(7)), so the backslashes of an escaped %i are no part of the
-// file's name.
+// file's name. So a few units share a path (a\x2db, ax2db), of which admit lets one
+// be at a time.
 func environmentPath(dir, unit string) string {
 	_, i, _ := strings.Cut(strings.TrimSuffix(unit, ".service"), "@")
 	return filepath.Join(dir, "generation-"+strings.ReplaceAll(i, `\`, "")+".env")
