@@ -11,7 +11,7 @@ func (s *Supervisor) do(a Action) Event {
 	case Save:
 		s.save()
 	case Start:
-		return s.start(a)
+		return s.start(a.Gen)
 	case CancelStart:
 		if m := s.member(a.Gen); m.endStart != nil {
 			m.endStart()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,10 +121,7 @@ func (o *installing) checkUnits() error {
 		if err != nil {
 			return usage("--unit: %v", err)
 		}
-		if o.template != "" && o.template != template {
-			return usage("--unit: %q is of another template than %q", u, o.units[0])
-		}
-		o.template = template
+		o.template = cmp.Or(o.template, template) // the first is what the config is said to name
 	}
 	return nil
 }
@@ -139,15 +137,17 @@ func (a *app) doInstall(o installing) error {
 	if err != nil {
 		return err
 	}
-	if other := notes.userOf(o.template, o.name); other != "" && o.driver == "systemd" {
-		return &control.Error{Code: control.Failed, Message: fmt.Sprintf("the units of %s@.service are service %s's", o.template, other),
-			Hint: "a template is one service's alone: name another with --template"}
+	for _, template := range templatesOf(o.units) {
+		if other := notes.userOf(template, o.name); other != "" && o.driver == "systemd" {
+			return &control.Error{Code: control.Failed, Message: fmt.Sprintf("the units of %s@.service are service %s's", template, other),
+				Hint: "a template is one service's alone: name another with --template"}
+		}
 	}
 	s := notes.Services[o.name] // of an earlier install: its directories and its socket are ours
 	if s.Left, err = places.leave(o, s); err != nil {
 		return err
 	}
-	s.Template, s.Units, s.Driver, s.Listens = o.template, o.units, o.driver, s.Listens || len(o.listen) > 0
+	s.Units, s.Driver, s.Listens = o.units, o.driver, s.Listens || len(o.listen) > 0
 	execConf := filepath.Join(places.units, "proxyd@"+o.name+".service.d", "exec.conf")
 	if i := slices.Index(s.Files, execConf); i >= 0 && o.driver != "exec" { // it opens the sandbox
 		if err := os.Remove(execConf); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -185,16 +185,18 @@ func (a *app) doInstall(o installing) error {
 		return err
 	}
 	a.say("service %s is installed", o.name)
-	if len(s.Left) > 0 {
-		a.remark("these run on and are no generations of the service any more: %s; `systemctl stop` ends them, and so does uninstall",
-			strings.Join(unitNames(s.Left), " "))
+	switch left := strings.Join(unitNames(s.Left), " "); {
+	case left != "" && o.driver == "systemd":
+		a.remark("these of before run on until they are replaced, and proxyd may end them: %s", left)
+	case left != "":
+		a.remark("these run on, and proxyd does not take them over: end them with `systemctl stop %s`", left)
 	}
 	a.remark("%s", places.next(o))
 	return nil
 }
 
-// leave gives the generations that run and are none any more after this install:
-// the next proxyd does not know their names, and may not end them.
+// leave gives the generations that run and are called otherwise than those after
+// this install. proxyd takes them over and is to end them, so the rule names each.
 func (p places) leave(o installing, before installed) ([]started, error) {
 	all, err := p.generations(o.name, before)
 	if err != nil {

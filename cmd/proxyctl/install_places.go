@@ -186,13 +186,12 @@ type notes struct {
 }
 
 type installed struct {
-	Template string    `json:"template"` // of the units that are generations
-	Units    []string  `json:"units"`    // what these are called, see units.Rules
-	Left     []started `json:"left"`     // those of an earlier install that are called otherwise
-	Driver   string    `json:"driver"`
-	Listens  bool      `json:"listens"` // by a proxyd@NAME.socket of install's
-	Files    []string  `json:"files"`
-	Dirs     []string  `json:"dirs"`
+	Units   []string  `json:"units"` // what generations are called, see units.Rules
+	Left    []started `json:"left"`  // those of an earlier install that are called otherwise
+	Driver  string    `json:"driver"`
+	Listens bool      `json:"listens"` // by a proxyd@NAME.socket of install's
+	Files   []string  `json:"files"`
+	Dirs    []string  `json:"dirs"`
 }
 
 func readNotes(path string) (*notes, error) {
@@ -241,7 +240,7 @@ func noteFile(files, dirs *[]string, path string) {
 // template, or "".
 func (n *notes) userOf(template, name string) string {
 	for other, s := range n.Services {
-		if other != name && s.Driver == "systemd" && s.Template == template {
+		if other != name && s.Driver == "systemd" && slices.Contains(templatesOf(s.allowed()), template) {
 			return other
 		}
 	}
@@ -253,7 +252,7 @@ func (n *notes) generations() []string {
 	var list []string
 	for _, s := range n.Services {
 		if s.Driver == "systemd" {
-			list = append(list, s.Units...)
+			list = append(list, s.allowed()...)
 		}
 	}
 	slices.Sort(list)

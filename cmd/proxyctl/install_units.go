@@ -83,7 +83,7 @@ func (p places) running(list []started) (running []started, err error) {
 // nothing else is touched on proxyd's word; a user's proxyd may do what the user
 // may.
 func (p places) mayEnd(s installed, unit string) bool {
-	return p.user || units.Matches(s.Units, unit)
+	return p.user || units.Matches(s.allowed(), unit)
 }
 
 // generations gives the units that run and that a service has started, those of
@@ -97,9 +97,26 @@ func (p places) generations(name string, s installed) ([]started, error) {
 	return p.running(append(noted, s.Left...))
 }
 
-// others gives the units of a template that run and are not in list.
-func (p places) others(template string, list []started) (names []string, err error) {
-	out, err := p.ask("list-units", "--plain", "--no-legend", "--state=active,activating,reloading", "--", strings.ReplaceAll(template, `\`, `\\`)+"@*.service")
+// allowed is what proxyd may start and end for a service, as units.Rules takes it.
+func (s installed) allowed() []string { return slices.Concat(s.Units, unitNames(s.Left)) }
+
+// templatesOf gives what is before the "@" of units, each once.
+func templatesOf(list []string) (templates []string) {
+	for _, unit := range list {
+		if t, err := units.Template(unit); err == nil && !slices.Contains(templates, t) {
+			templates = append(templates, t)
+		}
+	}
+	return templates
+}
+
+// others gives the units of a service's templates that run and are not in list.
+func (p places) others(s installed, list []started) (names []string, err error) {
+	ask := []string{"list-units", "--plain", "--no-legend", "--state=active,activating,reloading", "--"}
+	for _, t := range templatesOf(s.allowed()) {
+		ask = append(ask, strings.ReplaceAll(t, `\`, `\\`)+"@*.service") // a pattern, see glob(7)
+	}
+	out, err := p.ask(ask...)
 	if err != nil {
 		return nil, err
 	}

@@ -146,7 +146,7 @@ func (p places) end(name string, s installed) (others []string, err error) {
 	if s.Driver == "exec" { // proxyd has ended them
 		return nil, nil
 	}
-	return p.others(s.Template, list)
+	return p.others(s, list)
 }
 
 // endOwnSockets stops the sockets that are the user's own and start proxyd. What

@@ -20,7 +20,7 @@ func TestTheTemplateChanges(t *testing.T) {
 		if out, code := try(t, "proxyctl", "reload"); code == 0 || !strings.Contains(out, "backend.unit cannot change while proxyd runs: a restart of proxyd applies it") {
 			t.Errorf("exit code %d\n%s", code, out)
 		}
-		// Both, so that proxyd may end what runs in the units of before.
+		// Both, so that proxyd may also start what ran in the units of before.
 		run(t, "proxyctl", "install", "web", "--listen", webPort, "--unit", "web@{generation}.service", "--unit", "web@{release}-{generation}.service")
 		run(t, "systemctl", "restart", "proxyd@web.service")
 		l.runFor(200)
@@ -44,8 +44,10 @@ func TestTheTemplateChanges(t *testing.T) {
 			t.Errorf("current is %+v", g)
 		}
 
-		// Where proxyd may not end a unit any more it says so, and what to do.
+		// Where proxyd may not end a unit any more, as install would have it, it says so,
+		// and what to do.
 		run(t, "proxyctl", "install", "web", "--listen", webPort, "--template", "app")
+		run(t, "sed", "-i", `s#, /^web@2[^/]*/##`, "/etc/polkit-1/rules.d/50-proxyd.rules")
 		write(t, "/etc/proxyd/web.toml", strings.Replace(config, "web@", "app@", 1))
 		write(t, "/etc/systemd/system/app@.service", goUnit("web"))
 		t.Cleanup(func() { run(t, "rm", "/etc/systemd/system/app@.service") })
