@@ -374,26 +374,66 @@ func (d *Driver) Found(ctx context.Context) ([]Found, error) {
 	return found, nil
 }
 
-// Sweep ends every unit of the template that keep does not name, and gives the
-// names of those. Two services must not share a template.
-func (d *Driver) Sweep(ctx context.Context, keep map[string]bool) ([]string, error) {
+// Sweep has systemd stop every unit of the template that keep does not name, by
+// the unit's own rules: what is in flight there has TimeoutStopSec= to finish. It
+// waits for their ends, all at once and at most as long as wait, and gives the
+// names of those that have ended and of those that are leaving, whose end systemd
+// sees to. Two services must not share a template.
+func (d *Driver) Sweep(ctx context.Context, keep map[string]bool, wait time.Duration) (ended, leaving []string, err error) {
 	found, err := d.Found(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var ended []string
-	var all error
+	var strays []string
 	for _, f := range found {
 		if keep[f.Identity.Unit] {
 			continue
 		}
-		if err := d.finish(ctx, f.Identity.Unit, 0); err != nil {
-			all = errors.Join(all, err)
+		if stopErr := d.stop(ctx, f.Identity.Unit); stopErr != nil {
+			err = errors.Join(err, stopErr)
 			continue
 		}
-		ended = append(ended, f.Identity.Unit)
+		strays = append(strays, f.Identity.Unit)
 	}
-	return ended, all
+	late, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for _, name := range strays {
+		gone, endErr := d.seeOff(ctx, late, name)
+		switch {
+		case endErr != nil:
+			err = errors.Join(err, endErr)
+		case gone:
+			ended = append(ended, name)
+		default:
+			leaving = append(leaving, name)
+		}
+	}
+	return ended, leaving, err
+}
+
+// seeOff waits until nothing runs of a unit that is being stopped, or late ends,
+// and tells whether it has ended. A unit that failed is forgotten then.
+func (d *Driver) seeOff(ctx, late context.Context, name string) (gone bool, err error) {
+	w := d.link.watch(name)
+	defer d.link.unwatch(w)
+	for {
+		s, err := d.link.read(ctx, name)
+		if err != nil {
+			return false, err
+		}
+		if !s.running() && !s.job {
+			if s.active == "failed" {
+				return true, d.resetFailed(ctx, name)
+			}
+			return true, nil
+		}
+		select {
+		case <-w.wake:
+		case <-time.After(d.config.Poll):
+		case <-late.Done():
+			return false, ctx.Err()
+		}
+	}
 }
 
 // finish has systemd stop a unit, with KILL after grace, and waits until nothing

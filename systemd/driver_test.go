@@ -297,9 +297,9 @@ func TestUnitsOutliveTheDriver(t *testing.T) {
 		if !closed(u.Ready()) || u.PID() == 0 || u.Identity() != ids[0] {
 			t.Errorf("adopted %v with process %d", u.Identity(), u.PID())
 		}
-		ended, err := second.Sweep(t.Context(), map[string]bool{ids[0].Unit: true})
-		if err != nil || len(ended) != 1 || ended[0] != ids[1].Unit {
-			t.Errorf("swept %v, %v", ended, err)
+		ended, leaving, err := second.Sweep(t.Context(), map[string]bool{ids[0].Unit: true}, time.Hour)
+		if err != nil || len(leaving) != 0 || len(ended) != 1 || ended[0] != ids[1].Unit {
+			t.Errorf("swept %v and %v, %v", ended, leaving, err)
 		}
 		run(t, "systemctl", "is-active", "other@1.service", "web@x.service", "web@1.service")
 		if err := u.Kill(); err != nil {

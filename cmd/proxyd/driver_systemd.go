@@ -318,34 +318,57 @@ func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
 	for _, name := range foreign {
 		units[name] = true
 	}
-	ended, err := d.units.Sweep(ctx, units)
+	ended, leaving, err := d.units.Sweep(ctx, units, sweepWait)
 	for _, n := range d.readNotes() {
 		name := n.Identity.Unit
 		if d.units.Names(name) || units[name] {
 			continue
 		}
-		lived, otherErr := d.endOther(ctx, n.Identity.Identity)
-		if err = errors.Join(err, otherErr); lived {
+		lived, gone, otherErr := d.endOther(ctx, n.Identity.Identity)
+		err = errors.Join(err, otherErr)
+		switch {
+		case lived && gone:
 			ended = append(ended, name)
+		case lived:
+			leaving = append(leaving, name)
 		}
 	}
 	if len(ended) > 0 {
 		d.log.Warn("ended units that are no generations any more", "units", ended)
 	}
+	if len(leaving) > 0 {
+		d.log.Warn("units that are no generations any more take their time to end", "units", leaving)
+	}
 	return errors.Join(err, d.sockets.sweep(keep), d.sweepEnvironments())
 }
 
-// endOther ends a run whose unit today's template does not name, and tells
-// whether there was one.
-func (d *systemdDriver) endOther(ctx context.Context, id systemd.Identity) (bool, error) {
+// sweepWait is how long clients wait at the start of proxyd for units to end that
+// are no generations any more. Most do so at once. One that lets connections
+// finish takes its TimeoutStopSec=, by systemd's hand: it takes no new ones.
+const sweepWait = 5 * time.Second
+
+// endOther has systemd stop a run whose unit today's template does not name, by
+// the unit's own rules. It tells whether there was one, and whether it has ended
+// within sweepWait.
+func (d *systemdDriver) endOther(ctx context.Context, id systemd.Identity) (lived, gone bool, err error) {
 	unit, err := d.units.Adopt(ctx, id)
 	switch {
 	case errors.Is(err, systemd.ErrGone):
-		return false, nil
+		return false, true, nil
 	case err != nil:
-		return false, err
+		return false, false, err
 	}
-	return true, d.explainEnd(unit, unit.Clear(ctx))
+	if err := unit.Stop(); err != nil {
+		return true, false, d.explainEnd(unit, err)
+	}
+	select {
+	case <-unit.Done():
+		return true, true, d.explainEnd(unit, unit.Clear(ctx))
+	case <-time.After(sweepWait):
+		return true, false, nil
+	case <-ctx.Done():
+		return true, false, ctx.Err()
+	}
 }
 
 // explainEnd says of a unit that may not be ended what is often the reason.
