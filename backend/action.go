@@ -26,6 +26,7 @@ const (
 	TimerProbation TimerKind = "probation" // the promote is final
 	TimerRestart   TimerKind = "restart"   // start a dead current again
 	TimerSettle    TimerKind = "settle"    // it lived long enough for its backoff to begin anew
+	TimerMove      TimerKind = "move"      // try again to move to a twin
 	TimerHold      TimerKind = "hold"      // the hold's limit
 	TimerShutdown  TimerKind = "shutdown"  // cut what is in flight, proxyd ends
 )
@@ -35,7 +36,9 @@ type (
 	// tries again.
 	Save struct{}
 	// Start starts a process for the generation: Started or StartFailed comes.
-	Start struct{ Gen uint64 }
+	// TwinOf, where not zero, is the generation that it is to take the place of:
+	// it runs the same, and is of use only where the wish to move comes true.
+	Start struct{ Gen, TwinOf uint64 }
 	// CancelStart ends a Start that has not come back: StartFailed comes, unless
 	// Started was faster.
 	CancelStart struct{ Gen uint64 }
@@ -85,7 +88,7 @@ type (
 	Record struct {
 		What   What
 		Gen    uint64
-		From   uint64 // the generation that was current before, for promotes and reverts
+		From   uint64 // the generation that was current before, for promotes, reverts and moves
 		By     string // who asked; empty: proxyd itself
 		Reason string
 	}
@@ -128,6 +131,7 @@ const (
 	WhatReady      What = "ready"
 	WhatPromoted   What = "promoted"
 	WhatReverted   What = "reverted"
+	WhatMoved      What = "moved" // proxyd itself made a twin of the current one current
 	WhatDraining   What = "draining"
 	WhatCut        What = "cut"
 	WhatStandby    What = "standby"

@@ -11,7 +11,7 @@ func (s *Supervisor) do(a Action) Event {
 	case Save:
 		s.save()
 	case Start:
-		return s.start(a.Gen)
+		return s.start(a)
 	case CancelStart:
 		if m := s.member(a.Gen); m.endStart != nil {
 			m.endStart()

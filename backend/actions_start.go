@@ -8,11 +8,15 @@ import (
 
 // start plans the generation, where that was not done, and starts it in a task
 // of its own: starting may take a while, and others must not wait.
-func (s *Supervisor) start(id uint64) Event {
+func (s *Supervisor) start(a Start) Event {
 	s.cfg.Fault("start")
+	id := a.Gen
 	m := s.member(id)
 	g := s.machine.gens[id]
 	m.lastRun, m.lastLines, m.proof, m.notice = nil, nil, nil, ""
+	if a.TwinOf != 0 {
+		m.plan = s.member(a.TwinOf).plan
+	}
 	if m.plan == nil {
 		plan, err := s.cfg.Driver.Plan(id, g.release)
 		if err != nil {
@@ -23,7 +27,7 @@ func (s *Supervisor) start(id uint64) Event {
 	ctx, cancel := context.WithCancel(s.ctx)
 	m.endStart = cancel
 	s.tasks.Add(1)
-	go s.starting(ctx, cancel, Launch{ID: id, Release: g.release, Plan: m.plan})
+	go s.starting(ctx, cancel, Launch{ID: id, Release: g.release, Plan: m.plan, Moves: a.TwinOf != 0})
 	return nil
 }
 

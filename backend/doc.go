@@ -34,6 +34,11 @@
 //   - `previous` is a generation that could serve when it was superseded. One
 //     that died as the current one is not, so a revert after proxyd's own goes
 //     nowhere, rather than to what has just failed.
+//   - proxyd itself switches in two cases only, and history says why: it reverts
+//     from what failed, and it moves (machine_move.go) to another run of the
+//     current release where the data path can serve that one better. A move is
+//     made while nothing else is wanted or on trial, gives way to all that an
+//     operator asks for, cuts nothing, and leaves `previous` as it is.
 //   - Where generations outlive proxyd (Config.Leave), its end ends none of them:
 //     it takes no more clients, lets those it has finish, and changes nothing
 //     else, so that the next proxyd finds what a crash would leave.

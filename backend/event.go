@@ -62,6 +62,13 @@ type (
 		Op Op
 		By string
 	}
+	// MoveWished: the data path would serve Gen's release better than it can serve
+	// Gen, by a generation that is started now, for Why. It holds until the next
+	// one; Gen of 0: there is no such wish.
+	MoveWished struct {
+		Gen uint64
+		Why string
+	}
 	// ShutdownRequested: proxyd is to end and its generations with it.
 	ShutdownRequested struct{}
 	// LeaveRequested: proxyd is to end and its generations are to run on. What
@@ -113,6 +120,7 @@ func (RetireRequested) event()   {}
 func (StopRequested) event()     {}
 func (HoldRequested) event()     {}
 func (ResumeRequested) event()   {}
+func (MoveWished) event()        {}
 func (ShutdownRequested) event() {}
 func (LeaveRequested) event()    {}
 func (Started) event()           {}

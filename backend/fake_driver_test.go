@@ -18,6 +18,9 @@ type fakeDriver struct {
 	mu       sync.Mutex
 	alive    map[uint64]*fakeRun
 	starts   []uint64
+	plans    map[uint64]string // of those
+	planned  string            // more of what Plan gives
+	moves    []uint64          // those of starts that were for a move
 	released []uint64
 	swept    []uint64
 	checks   int                 // readiness commands that were run
@@ -34,7 +37,7 @@ type behavior struct {
 }
 
 func newFakeDriver() *fakeDriver {
-	return &fakeDriver{alive: map[uint64]*fakeRun{}, startErr: map[string]error{}, program: map[string]behavior{}}
+	return &fakeDriver{alive: map[uint64]*fakeRun{}, startErr: map[string]error{}, plans: map[uint64]string{}, program: map[string]behavior{}}
 }
 
 var errNotReady = errors.New("status 1: \"no database\"")
@@ -43,7 +46,9 @@ func (d *fakeDriver) Plan(id uint64, release string) (json.RawMessage, error) {
 	if release == "unplannable" {
 		return nil, errors.New("expand command: no such key")
 	}
-	return json.Marshal(release)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return json.Marshal(release + d.planned)
 }
 
 func (d *fakeDriver) Start(ctx context.Context, l Launch, record func(json.RawMessage) error) (Run, error) {
@@ -62,6 +67,10 @@ func (d *fakeDriver) Start(ctx context.Context, l Launch, record func(json.RawMe
 	}
 	defer d.mu.Unlock()
 	d.starts = append(d.starts, l.ID)
+	if l.Moves {
+		d.moves = append(d.moves, l.ID)
+	}
+	d.plans[l.ID] = string(l.Plan)
 	if err := d.startErr[l.Release]; err != nil {
 		return nil, err
 	}

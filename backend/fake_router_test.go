@@ -19,6 +19,7 @@ type fakeRouter struct {
 	sealed   bool
 	empty    chan struct{} // closed and nil when it is
 	refuse   uint64        // Open fails for this one
+	wish     uint64        // what it gives as a Wisher
 }
 
 func newFakeRouter() *fakeRouter {
@@ -113,6 +114,21 @@ func (r *fakeRouter) hold(held bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.held = held
+}
+
+func (r *fakeRouter) Wish() (uint64, string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wish == 0 {
+		return 0, ""
+	}
+	return r.wish, "to the direct path"
+}
+
+func (r *fakeRouter) wishes(id uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wish = id
 }
 
 func (r *fakeRouter) Counts(id uint64) Counts {

@@ -54,6 +54,7 @@ const (
 	originStage   origin = "stage"
 	originPromote origin = "promote"
 	originRevert  origin = "revert"
+	originMove    origin = "move"
 )
 
 type generation struct {
@@ -67,6 +68,7 @@ type generation struct {
 
 	late            bool // its start was cancelled, for it took too long
 	restarts        int  // tries to start it again since it was last settled
+	moves           int  // moves to a twin of it that came to nothing
 	probation       bool // promoted a short while ago
 	stopWhenDrained bool // no standby for this one
 	drainSerial     uint64
@@ -86,7 +88,7 @@ type timerKey struct {
 	kind TimerKind
 }
 
-// operation is the one stage, promote or revert in progress.
+// operation is the one stage, promote, revert or move in progress.
 type operation struct {
 	op        Op
 	verb      string
@@ -94,6 +96,7 @@ type operation struct {
 	gen       uint64
 	ifCurrent uint64
 	started   bool
+	why       string // of a move
 }
 
 // Machine is the pure core: Step is its only way in. It is not safe for use by
@@ -111,6 +114,7 @@ type Machine struct {
 
 	op      *operation
 	pending *pendingSwitch
+	wish    MoveWished // as last told
 
 	timers  map[timerKey]uint64
 	serial  uint64
@@ -177,6 +181,8 @@ func (m *Machine) Step(e Event) []Action {
 		m.holdRequested(e)
 	case ResumeRequested:
 		m.resumeRequested(e)
+	case MoveWished:
+		m.wish = e
 	case ShutdownRequested:
 		m.shutdownRequested()
 	case LeaveRequested:
@@ -200,6 +206,7 @@ func (m *Machine) Step(e Event) []Action {
 	default:
 		panic(fmt.Sprintf("backend: unknown event %T", e))
 	}
+	m.moveIfWished()
 	m.finishClosing()
 	// To save twice in a row would only cost an fsync.
 	return slices.CompactFunc(m.actions, func(a, b Action) bool { return a == Save{} && b == Save{} })
@@ -266,8 +273,9 @@ func (m *Machine) create(release string, o origin, by string) *generation {
 // launch starts a process for g. The number is on disk before the process is.
 func (m *Machine) launch(g *generation, by string) {
 	g.process, g.late = processLaunching, false
-	m.record(WhatStarting, g, by, "")
-	m.emit(Save{}, Start{Gen: g.id})
+	twinOf, why := m.twinOf(g)
+	m.record(WhatStarting, g, by, why)
+	m.emit(Save{}, Start{Gen: g.id, TwinOf: twinOf})
 	m.setTimer(g.id, TimerReady, Delay{After: m.policy.ReadyDeadline})
 }
 

@@ -7,6 +7,7 @@ func (m *Machine) holdRequested(e HoldRequested) {
 		m.refuse(e.Op, Refused, "", errEnding)
 		return
 	}
+	m.giveUpMove("new connections are held")
 	if !m.held {
 		m.held = true
 		m.emit(Hold{}, Record{What: WhatHeld, By: e.By})
@@ -63,7 +64,7 @@ func (m *Machine) shutdownRequested() {
 	for _, g := range m.sorted() {
 		switch g.state {
 		case Current:
-			m.cancelTimers(g.id, TimerRestart, TimerReady)
+			m.cancelTimers(g.id, TimerRestart, TimerReady, TimerMove)
 			switch g.process {
 			case processLaunching:
 				m.emit(CancelStart{Gen: g.id})

@@ -178,7 +178,7 @@ func (m *Machine) startAgain(g *generation, why string) {
 // failOp answers the operation that g was started for.
 func (m *Machine) failOp(g *generation, why string) {
 	if op := m.op; op != nil && op.gen == g.id {
-		m.op = nil
+		m.endOp()
 		m.answer(op.op, Outcome{Verdict: NotReady, Gen: g.id, Started: true, Reason: why})
 	}
 }

@@ -175,7 +175,7 @@ func (m *Machine) stopRequested(e StopRequested) {
 		m.emit(Cut{Gen: g.id})
 	case Starting, Stopping:
 		if op := m.op; op != nil && op.gen == g.id {
-			m.op = nil
+			m.endOp()
 			m.answer(op.op, Outcome{Verdict: Superseded, Gen: g.id, Started: true,
 				Reason: fmt.Sprintf("generation %d was stopped before it was ready", g.id)})
 		}

@@ -20,8 +20,10 @@ func (m *Machine) stageRequested(e StageRequested) {
 	if !ok {
 		return
 	}
-	g := m.create(release, originStage, e.By)
-	m.op = &operation{op: e.Op, verb: "stage", by: e.By, gen: g.id, started: true}
+	before := m.op
+	m.op = &operation{op: e.Op, verb: "stage", by: e.By, gen: m.next, started: true}
+	m.create(release, originStage, e.By)
+	m.supersede(before, e.By, "stage")
 }
 
 func (m *Machine) promoteRequested(e PromoteRequested) {
@@ -36,15 +38,17 @@ func (m *Machine) promoteRequested(e PromoteRequested) {
 	if !ok {
 		return
 	}
+	before := m.op
 	m.op = &operation{op: e.Op, verb: "promote", by: e.By, ifCurrent: e.IfCurrent}
 	if g := m.staged(release); g != nil {
 		m.op.gen = g.id
 		m.switchForOp(g)
-		return
+	} else {
+		m.op.started = true
+		m.op.gen = m.next
+		m.create(release, originPromote, e.By)
 	}
-	m.op.started = true
-	m.op.gen = m.next
-	m.create(release, originPromote, e.By)
+	m.supersede(before, e.By, "promote")
 }
 
 func (m *Machine) revertRequested(e RevertRequested) {
@@ -84,7 +88,7 @@ func (m *Machine) makeCurrent(op Op, verb, by string, id, ifCurrent uint64) {
 		m.op = &operation{op: op, verb: verb, by: by, gen: id, ifCurrent: ifCurrent, started: true}
 		m.supersede(before, by, verb)
 	case g.state == Starting:
-		m.refuse(op, Refused, "it is made current once it is ready", "generation %d is the first one and still starting", id)
+		m.refuse(op, Refused, "it is made current once it is ready", "generation %d is still starting", id)
 	default:
 		m.refuse(op, Refused, "wait until it has ended, then ask again", "generation %d is %s", id, g.state)
 	}
@@ -103,6 +107,12 @@ func (m *Machine) supersede(op *operation, by, verb string) {
 	if op == nil {
 		return
 	}
+	if op.verb == "move" {
+		if m.pending != nil { // nothing may be saved before it is known how that went
+			return
+		}
+		m.moveLater(op.ifCurrent)
+	}
 	g := m.gens[op.gen]
 	why := fmt.Sprintf("a %s came before generation %d was ready", verb, g.id)
 	m.answer(op.op, Outcome{Verdict: Superseded, Gen: g.id, Started: op.started, Reason: why})
@@ -118,12 +128,13 @@ func (m *Machine) startOver(g *generation, by string) {
 	m.launch(g, by)
 }
 
-// busy refuses a second operation by the name of the first.
+// busy refuses a second operation by the name of the first. A move is none to be
+// refused for: what is asked for supersedes it.
 func (m *Machine) busy(op Op) bool {
 	switch {
 	case m.closing:
 		m.refuse(op, Refused, "", errEnding)
-	case m.op != nil:
+	case m.op != nil && m.op.verb != "move":
 		g := m.gens[m.op.gen]
 		m.refuse(op, Superseded, fmt.Sprintf("wait for it, or `proxyctl stop %d` cancels it", g.id),
 			"a %s of generation %d (%s) is in progress", m.op.verb, g.id, g.release)
@@ -175,11 +186,14 @@ func (m *Machine) switchForOp(g *generation) {
 		}
 		return
 	}
-	how := WhatPromoted
-	if op.verb == "revert" {
+	how, why := WhatPromoted, ""
+	switch op.verb {
+	case "revert":
 		how = WhatReverted
+	case "move":
+		how, why = WhatMoved, op.why
 	}
-	m.switchTo(g, how, op.by, "")
+	m.switchTo(g, how, op.by, why)
 }
 
 // switchTo makes g the current generation: the Machine's state is already the
@@ -192,9 +206,11 @@ func (m *Machine) switchTo(g *generation, how What, by, reason string) {
 	m.current = g.id
 	if old != nil {
 		p.oState = old.state
-		if old.process == processUp {
+		switch {
+		case how == WhatMoved: // what `revert` goes back to stays what it was
+		case old.process == processUp:
 			m.previous = old.id
-		} else if m.previous == g.id { // nobody wants to go back to what has failed
+		case m.previous == g.id: // nobody wants to go back to what has failed
 			m.previous = 0
 		}
 		switch old.process {
@@ -209,7 +225,7 @@ func (m *Machine) switchTo(g *generation, how What, by, reason string) {
 	m.pending = p
 	// The first generation takes nothing from anybody: it serves also where the
 	// disk takes no state, rather than be started over and over.
-	m.emit(Switch{Gen: g.id, Strict: how == WhatPromoted && (old != nil || m.op != nil && m.op.gen == g.id)})
+	m.emit(Switch{Gen: g.id, Strict: how != WhatReverted && (old != nil || m.op != nil && m.op.gen == g.id)})
 }
 
 func (m *Machine) switchFailed(e SwitchFailed) {
@@ -225,12 +241,15 @@ func (m *Machine) switchFailed(e SwitchFailed) {
 		m.current = p.old.id
 	}
 	if op := m.op; op != nil && op.gen == p.gen.id {
-		m.op = nil
+		m.endOp()
 		m.answer(op.op, Outcome{Verdict: Refused, Gen: p.gen.id, Started: op.started,
 			Reason: "nothing was switched: " + e.Reason})
 		if op.started {
 			m.stop(p.gen, Failed, "", e.Reason)
 		}
+	}
+	if m.endUnwantedMoves() {
+		m.moveLater(m.current)
 	}
 	m.emit(Save{}) // the file may say otherwise, if it failed after the rename
 }
@@ -242,6 +261,9 @@ func (m *Machine) switched(e Switched) {
 	}
 	m.pending = nil
 	g := p.gen
+	if p.how == WhatMoved { // from now on it is one like any other
+		g.origin = originPromote
+	}
 	g.reason = ""
 	g.restarts = 0
 	g.stopWhenDrained = false
@@ -252,7 +274,7 @@ func (m *Machine) switched(e Switched) {
 		from = p.old.id
 	}
 	m.emit(Record{What: p.how, Gen: g.id, From: from, By: p.by, Reason: p.reason})
-	started := m.op != nil && m.op.gen == g.id && m.op.started
+	started := m.op != nil && m.op.gen == g.id && m.op.started && p.how != WhatMoved
 	if (p.how == WhatPromoted || started) && p.old != nil && m.policy.Probation > 0 {
 		g.probation = true
 		m.setTimer(g.id, TimerProbation, Delay{After: m.policy.Probation})
@@ -264,6 +286,7 @@ func (m *Machine) switched(e Switched) {
 	if p.old != nil {
 		m.superseded(p.old)
 	}
+	m.endUnwantedMoves()
 	for _, other := range m.sorted() {
 		switch {
 		case other.state == Standby && other.id != m.previous:
@@ -279,7 +302,7 @@ func (m *Machine) switched(e Switched) {
 // is left of it.
 func (m *Machine) superseded(old *generation) {
 	old.probation = false
-	m.cancelTimers(old.id, TimerProbation, TimerSettle, TimerRestart)
+	m.cancelTimers(old.id, TimerProbation, TimerSettle, TimerRestart, TimerMove)
 	switch old.state {
 	case Draining:
 		m.record(WhatDraining, old, "", "")

@@ -79,7 +79,7 @@ func (w *world) request() {
 	release := rapid.SampledFrom([]string{"", "v1", "v2"}).Draw(w.t, "release")
 	gen := rapid.Uint64Range(0, w.highest+1).Draw(w.t, "generation")
 	var e Event
-	switch rapid.IntRange(0, 9).Draw(w.t, "request") {
+	switch rapid.IntRange(0, 10).Draw(w.t, "request") {
 	case 0:
 		e = StageRequested{Op: w.op(), Release: release}
 	case 1, 2:
@@ -101,6 +101,9 @@ func (w *world) request() {
 		e = HoldRequested{Op: w.op(), Limit: Delay{After: rapid.SampledFrom([]time.Duration{0, 1}).Draw(w.t, "limit")}}
 	case 9:
 		e = ResumeRequested{Op: w.op()}
+	case 10:
+		w.wish = rapid.SampledFrom([]uint64{0, gen, w.m.current, w.m.current}).Draw(w.t, "wish")
+		e = MoveWished{Gen: w.wish, Why: "to the direct path"}
 	}
 	w.step(e)
 }

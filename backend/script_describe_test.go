@@ -12,6 +12,9 @@ func describe(a Action) string {
 	case Save:
 		return "save"
 	case Start:
+		if a.TwinOf != 0 {
+			return fmt.Sprintf("start %d, twin of %d", a.Gen, a.TwinOf)
+		}
 		return fmt.Sprintf("start %d", a.Gen)
 	case CancelStart:
 		return fmt.Sprintf("cancel start %d", a.Gen)

@@ -113,6 +113,8 @@ func (s *scripted) event(line string) Event {
 		return HoldRequested{Op: op, By: by, Limit: Delay{After: w.duration("limit")}}
 	case "resume":
 		return ResumeRequested{Op: op, By: by}
+	case "wish":
+		return MoveWished{Gen: w.gen, Why: w.text}
 	case "shutdown":
 		return ShutdownRequested{}
 	case "leave":

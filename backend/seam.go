@@ -26,6 +26,7 @@ type Launch struct {
 	ID      uint64
 	Release string
 	Plan    json.RawMessage // what Driver.Plan fixed for this generation
+	Moves   bool            // it is started for a Wisher: an error where it could be served no better
 }
 
 // Found is a generation that a Driver sees running, for when the state is lost.
@@ -123,6 +124,15 @@ type Router interface {
 	// left that would end with proxyd.
 	Empty() <-chan struct{}
 	Counts(id uint64) Counts
+}
+
+// Wisher is a Router that may serve a release better by a generation that is
+// started now than by the one that runs. It is asked after everything that the
+// Supervisor does or is told.
+type Wisher interface {
+	// Wish gives the generation that this holds for, of those that new connections
+	// may go to, and what would become of it; 0 where it holds for none.
+	Wish() (id uint64, why string)
 }
 
 // Counts are a generation's connections and bytes since proxyd was started.

@@ -60,6 +60,7 @@ type Supervisor struct {
 	served     bool // clients were let through at least once
 	finished   bool
 	watchers   map[chan Entry]bool
+	wish       MoveWished // as the Machine was told last
 }
 
 // Answered is the answer to a request, with the last lines that the generation
@@ -207,7 +208,22 @@ func (s *Supervisor) step(e Event) {
 			}
 		}
 		s.forget()
+		if len(queue) == 0 {
+			queue = s.wished()
+		}
 	}
+}
+
+// wished gives the event of a wish that is another than before.
+func (s *Supervisor) wished() []Event {
+	if w, ok := s.cfg.Router.(Wisher); ok {
+		var now MoveWished
+		if now.Gen, now.Why = w.Wish(); now != s.wish {
+			s.wish = now
+			return []Event{now}
+		}
+	}
+	return nil
 }
 
 func (s *Supervisor) inFlight() uint64 {

@@ -84,6 +84,9 @@ func (s *Supervisor) rebuild(ctx context.Context) Durable {
 		return slices.ContainsFunc(d.Generations, func(r DurableGeneration) bool { return r.ID == id })
 	}
 	for _, e := range s.cfg.History.Last(0) {
+		if e.Event == WhatMoved && runs(e.Gen) {
+			d.Current = e.Gen
+		}
 		if (e.Event == WhatPromoted || e.Event == WhatReverted) && runs(e.Gen) {
 			d.Current, d.Previous = e.Gen, 0
 			if e.From != e.Gen && runs(e.From) {

@@ -130,6 +130,7 @@ func TestSupervisorRebuildsALostState(t *testing.T) {
 		current uint64
 	}{
 		"by history":                   {[]Entry{{Event: WhatPromoted, Gen: 4, From: 3}, {Event: WhatReverted, Gen: 3, From: 4}, {Event: WhatStarting, Gen: 7}}, 3},
+		"by a move":                    {[]Entry{{Event: WhatPromoted, Gen: 3, From: 2}, {Event: WhatMoved, Gen: 4, From: 3}}, 4},
 		"by number":                    {nil, 5},
 		"history of what does not run": {[]Entry{{Event: WhatPromoted, Gen: 2}}, 5},
 	} {

@@ -5,13 +5,14 @@ import "reflect"
 // seen is what a step is judged against.
 type seen struct {
 	current  uint64
+	previous uint64
 	states   map[uint64]State
 	draining int
 	closing  bool
 }
 
 func (w *world) look() seen {
-	s := seen{current: w.settled, states: map[uint64]State{}, closing: w.m.closing}
+	s := seen{current: w.settled, previous: w.m.previous, states: map[uint64]State{}, closing: w.m.closing}
 	for id, g := range w.m.gens {
 		s.states[id] = g.state
 		if g.state == Draining {
@@ -44,7 +45,14 @@ func (w *world) check(before seen, e Event, actions []Action) {
 			if a.Gen != 0 && (a.Gen != w.m.current || w.process[a.Gen] != running || !w.proven[a.Gen]) {
 				w.t.Fatalf("routed to generation %d, which is not current or cannot serve", a.Gen)
 			}
+		case Switch:
+			if moves(w.m) && w.m.previous != before.previous {
+				w.t.Fatalf("generation %d was the previous one, and a move made it %d", before.previous, w.m.previous)
+			}
 		case Start:
+			if a.TwinOf != 0 {
+				w.mayMove(a)
+			}
 			if before.closing {
 				w.t.Fatalf("generation %d was started while proxyd ends", a.Gen)
 			}
@@ -108,6 +116,24 @@ func (w *world) mayEnd(before seen, e Event, id uint64) {
 		}
 	}
 	w.t.Fatalf("generation %d was ended while it drains, after %#v", id, e)
+}
+
+func moves(m *Machine) bool { return m.op != nil && m.op.verb == "move" }
+
+// mayMove: proxyd itself starts a twin of a current generation that serves, by a
+// wish, and never where it would be in anybody's way.
+func (w *world) mayMove(a Start) {
+	g := w.m.gens[a.TwinOf]
+	draining := 0
+	for _, other := range w.m.gens {
+		if other.state == Draining {
+			draining++
+		}
+	}
+	if g == nil || g.id != w.m.current || w.wish != g.id || w.m.gens[a.Gen].release != g.release || !w.proven[g.id] || w.process[g.id] != running ||
+		g.probation || w.m.held || w.m.closing || w.policy.MaxDraining > 0 && draining >= w.policy.MaxDraining {
+		w.t.Fatalf("generation %d was started for a move from %d: %s", a.Gen, a.TwinOf, describeState(w.m))
+	}
 }
 
 // checkAnswer: what failed changed nothing, what was done is so.

@@ -49,6 +49,9 @@ func (w *world) checkProcess(g *generation) {
 func (w *world) checkState(g *generation) {
 	w.wantTimer(g, TimerDrain, g.state == Draining && w.policy.DrainDeadline > 0)
 	w.wantTimer(g, TimerProbation, g.probation)
+	if (g.state != Current || w.m.closing) && w.isArmed(g, TimerMove) {
+		w.t.Fatalf("a move from generation %d is waited for, and it is %s", g.id, g.state)
+	}
 	if g.state != Current && w.isArmed(g, TimerSettle) {
 		w.t.Fatalf("generation %d settles, and is %s", g.id, g.state)
 	}

@@ -40,6 +40,7 @@ type world struct {
 	made    uint64 // where the last one went that was made
 	served  bool   // there was a current generation
 
+	wish      uint64 // of the data path, to move from this one
 	lastOp    Op
 	open      map[Op]bool
 	ifCurrent map[Op]uint64
@@ -259,6 +260,7 @@ func (w *world) restart() {
 	clear(w.lastDrain)
 	w.fired, w.drains = nil, nil
 	w.m = NewMachine(w.policy, w.disk)
+	w.wish = 0
 	var found []Event
 	for _, id := range w.ids() {
 		if w.process[id] == launching { // killed within the start

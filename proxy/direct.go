@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -195,6 +196,13 @@ func (d *Direct) fds(member int) []int {
 
 // Members is how many generations can have one.
 func (d *Direct) Members() int { return len(d.members) - 1 }
+
+// Free tells whether there is a member that is nobody's, for Lend to try.
+func (d *Direct) Free() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.broken == nil && slices.ContainsFunc(d.members[1:], func(m lending) bool { return m.generation == 0 })
+}
 
 // Lend gives a generation a member of its own: its number, for Keep, and its
 // descriptors, by group, which stay borrowed. What the relay took from it is

@@ -113,6 +113,14 @@
 //     no tag: those under way at the switch are waited for one by one.
 //     Looks are rare while nothing changes, and take a 25th of a processor at
 //     most. A status costs one look.
+//   - A generation that got no member is relayed, and stays so: a running process
+//     cannot be handed a socket. What was considered to make its own socket a
+//     member: a second socket at its start breaks programs that take exactly one;
+//     to disconnect its private socket and bind it to the listener's address
+//     breaks a program that is in accept(2), and inet_csk_get_port refuses it
+//     where systemd has made the group, as its owner is another (sk_uid, which
+//     only CAP_CHOWN changes); sk_lookup needs CAP_BPF. So backend starts its
+//     release once more when Free says that there is a member.
 //   - Steering belongs to the sockets. It stays in force while no proxyd runs, and
 //     a new Direct leaves it as it is until it is told where to steer.
 //

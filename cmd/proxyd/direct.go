@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ const (
 type directPath struct {
 	direct *proxy.Direct // nil: the listeners are not steered
 	why    string        // what keeps every new generation on the relay; empty: nothing
+	moves  bool          // the driver can run the current release once more beside itself
 	kept   []int         // descriptors that generations hold for the next proxyd
 	log    hclog.Logger
 	// switched is told of each generation that new connections were steered to, and
@@ -49,6 +51,7 @@ func (d *daemon) openDirect() error {
 		return err
 	}
 	d.direct.why = why
+	d.direct.moves = d.units == nil || strings.Contains(d.config.Backend.Unit, "{generation}")
 	var steered []proxy.Group
 	var members []int
 	for _, g := range groups {
@@ -78,10 +81,10 @@ func (d *daemon) openDirect() error {
 // memberTime bounds the connects that prove a member's place.
 const memberTime = 10 * time.Second
 
-// lend gives a generation sockets of its own in the listeners' groups; nil where
-// it is to be served by the relay. They stay borrowed.
-func (p *directPath) lend(id uint64, config *Config) (handed []activation.Listener, member int) {
-	why := p.why
+// lend gives a generation sockets of its own in the listeners' groups; where it
+// is to be served by the relay, none and the reason. They stay borrowed.
+func (p *directPath) lend(id uint64, config *Config) (handed []activation.Listener, member int, why string) {
+	why = p.why
 	if p.direct != nil && config.BindsItself() { // what an earlier config has planned
 		why = reasonBinds
 	}
@@ -91,26 +94,49 @@ func (p *directPath) lend(id uint64, config *Config) (handed []activation.Listen
 		member, fds, err := p.direct.Lend(ctx, id)
 		if err == nil {
 			p.note(id, "")
-			return p.listeners(fds), member
+			return p.listeners(fds), member, ""
 		}
 		if why = err.Error(); errors.Is(err, proxy.ErrNoMember) {
-			why = proxy.ErrNoMember.Error()
+			why = reasonNoMember
 		}
 	}
+	return nil, 0, why
+}
+
+// relayed notes that a generation is on the relay.
+func (p *directPath) relayed(id uint64, why string) {
 	if p.note(id, why) {
 		p.log.Info("served by the relay", "generation", id, "reason", why)
 	}
-	return nil, 0
 }
 
-// relayed notes that an adopted generation is on the relay.
-func (p *directPath) relayed(id uint64, config *Config) {
+// adopted notes that an adopted generation is on the relay, for what was noted
+// when it was started.
+func (p *directPath) adopted(id uint64, config *Config, why string) {
 	switch {
 	case config.BindsItself():
 		p.note(id, reasonBinds)
+	case p.direct != nil && p.why == "" && why == reasonNoMember:
+		p.note(id, why)
 	case p.direct != nil && p.why == "":
 		p.note(id, "it was started on the relay")
 	}
+}
+
+// wish tells whether a generation would be on the direct path if it were started
+// now: it is relayed for want of a member only, and there is one.
+func (p *directPath) wish(id uint64) bool {
+	return p.isMoving(id) && p.direct.Free()
+}
+
+// isMoving tells whether a generation moves to the direct path once it can.
+func (p *directPath) isMoving(id uint64) bool {
+	if p.direct == nil || p.why != "" || !p.moves {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reasons[id] == reasonNoMember
 }
 
 // note remembers the reason of a generation, and says whether it is a new one.
@@ -172,6 +198,9 @@ func (p *directPath) has(id uint64) bool { return p.direct != nil && p.direct.Ha
 func (p *directPath) of(id uint64) (path, why string) {
 	if p.has(id) {
 		return pathDirect, ""
+	}
+	if p.isMoving(id) {
+		return pathRelay, reasonNoMember + "; moves by itself"
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -43,6 +43,8 @@ const (
 	reasonUnix  = "unix listener"
 	reasonBinds = "backend binds by itself"
 	reasonPath  = `path = "relay"`
+	// reasonNoMember is the one that passes, while proxyd runs.
+	reasonNoMember = "no free member"
 )
 
 // Members of one address: one to hold, one for each generation that may run.

@@ -42,6 +42,7 @@ type keptSockets struct {
 	member    int // of the listeners' groups, where handed are borrowed from these; 0: they are its own
 	ports     []int
 	fixed     string // the name of its fixed addresses
+	why       string // it is not on the direct path; empty: unknown, or it is
 }
 
 // newGenerationSockets takes over what an earlier proxyd stored.
@@ -89,8 +90,9 @@ func (s *generationSockets) makeDir(id uint64) error {
 
 // open makes the generation's directory and gives its addresses and the sockets
 // that it is handed, the same as at its last run. What it gives is not changed
-// afterwards, and closed by release.
-func (s *generationSockets) open(id uint64, config *Config) (*keptSockets, error) {
+// afterwards, and closed by release. A generation that moves is on the direct path
+// or does not start.
+func (s *generationSockets) open(id uint64, config *Config, moves bool) (*keptSockets, error) {
 	if err := s.makeDir(id); err != nil {
 		return nil, err
 	}
@@ -99,7 +101,7 @@ func (s *generationSockets) open(id uint64, config *Config) (*keptSockets, error
 	k := s.kept[id]
 	if k == nil {
 		var err error
-		if k, err = s.make(id, config); err != nil {
+		if k, err = s.make(id, config, moves); err != nil {
 			return nil, err
 		}
 		s.kept[id] = k
@@ -135,17 +137,21 @@ func removeSocket(a net.Addr) error {
 
 // make picks the addresses of a generation and, where it is handed its sockets,
 // makes them.
-func (s *generationSockets) make(id uint64, config *Config) (*keptSockets, error) {
+func (s *generationSockets) make(id uint64, config *Config, moves bool) (*keptSockets, error) {
 	if config.Backend.namedByFixed() {
 		return s.takeFixed(config)
 	}
 	k := &keptSockets{addresses: map[string]net.Addr{}}
-	if k.handed, k.member = s.direct.lend(id, config); k.member != 0 {
+	if k.handed, k.member, k.why = s.direct.lend(id, config); k.member != 0 {
 		for _, l := range k.handed {
 			k.addresses[l.Name] = l.Addr
 		}
 		return k, nil
 	}
+	if moves {
+		return nil, fmt.Errorf("move to the direct path: %s", k.why)
+	}
+	s.direct.relayed(id, k.why)
 	for _, name := range s.listeners {
 		var addr net.Addr = &net.UnixAddr{Net: "unix", Name: s.socketPath(id, name)}
 		if config.WantsTCP(name) {
@@ -230,12 +236,12 @@ func (s *generationSockets) adopt(id uint64, config *Config, pid int, r *reclaim
 
 func (s *generationSockets) recover(id uint64, config *Config, pid int, r *reclaimed) *keptSockets {
 	addresses, fixed := r.addresses, r.fixed
-	k := &keptSockets{addresses: addresses, fixed: fixed}
+	k := &keptSockets{addresses: addresses, fixed: fixed, why: r.why}
 	if r.member != 0 {
 		k.member, k.handed = r.member, r.handed
 		return k
 	}
-	s.direct.relayed(id, config)
+	s.direct.adopted(id, config, r.why)
 	for name, a := range addresses {
 		if fixed != "" { // the program's own, whatever the config says by now
 			continue
@@ -255,7 +261,7 @@ func (s *generationSockets) recover(id uint64, config *Config, pid int, r *recla
 		if err != nil {
 			s.log.Info("clients will not wait if this generation is started again", "generation", id, "error", err)
 			k.release()
-			return &keptSockets{addresses: addresses}
+			return &keptSockets{addresses: addresses, why: r.why}
 		}
 		k.handed = append(k.handed, l)
 	}

@@ -35,7 +35,7 @@ type daemonUnderTest struct {
 	program string // which build: proxyd, proxyd-faults
 	env     []string
 	nofile  int
-	passed  *os.File // a socket named http, passed as systemd does it
+	passed  []*os.File // sockets named http, passed as systemd does it
 
 	speaksTo *os.File // its stdout and stderr, instead of log
 
@@ -85,6 +85,22 @@ func newDaemon(t *testing.T, s setup) *daemonUnderTest {
 	d.writeConfig(s)
 	t.Cleanup(d.end)
 	return d
+}
+
+// pass makes proxyd get files as a .socket unit's, rather than open its address.
+func (d *daemonUnderTest) pass(files ...*os.File) {
+	d.t.Helper()
+	d.passed = files
+	text, err := os.ReadFile(d.config)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	address := fmt.Sprintf("address = %q\n", d.address)
+	without := strings.Replace(string(text), "[[listener]]\nname = \"http\"\n"+address+"\n", "", 1)
+	without = strings.Replace(without, address, "", 1) // what else it says of the listener stays
+	if err := os.WriteFile(d.config, []byte(without), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 func (d *daemonUnderTest) writeConfig(s setup) {
@@ -157,13 +173,12 @@ func (d *daemonUnderTest) launch() {
 	if d.nofile > 0 {
 		args = append([]string{"/bin/sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$@"`, d.nofile), "sh"}, args...)
 	}
-	if d.passed != nil {
-		args = append([]string{"/bin/sh", "-c", `export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http; exec "$@"`, "sh"}, args...)
+	if n := len(d.passed); n > 0 {
+		names := strings.Repeat(":http", n)[1:]
+		args = append([]string{"/bin/sh", "-c", fmt.Sprintf(`export LISTEN_PID=$$ LISTEN_FDS=%d LISTEN_FDNAMES=%s; exec "$@"`, n, names), "sh"}, args...)
 	}
 	d.cmd = exec.Command(args[0], args[1:]...)
-	if d.passed != nil {
-		d.cmd.ExtraFiles = []*os.File{d.passed}
-	}
+	d.cmd.ExtraFiles = d.passed
 	d.cmd.Env = append(os.Environ(), d.env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if d.speaksTo != nil {

@@ -93,14 +93,6 @@ func TestRealNginxKnowsItsClients(t *testing.T) {
 // passes: the test hands proxyd a socket as systemd would.
 func TestProxyProtocolOnSystemdsListener(t *testing.T) {
 	d := newDaemon(t, setup{command: append(nginxThatTells(t), "{socket}"), listener: `proxy_protocol = "v2"`})
-	text, err := os.ReadFile(d.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	without := strings.Replace(string(text), fmt.Sprintf("address = %q\n", d.address), "", 1)
-	if err := os.WriteFile(d.config, []byte(without), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	l, err := net.Listen("tcp4", d.address)
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +103,7 @@ func TestProxyProtocolOnSystemdsListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	d.passed = f
+	d.pass(f)
 	d.startServing()
 	c, status, got := say(t, d.address, "")
 	if want := fmt.Sprintf("v1 127.0.0.1 %d", c.Port); status != 200 || got != want {

@@ -16,10 +16,11 @@ type socketNote struct {
 	Addresses map[string]string `json:"addresses,omitempty"`
 	Member    int               `json:"member,omitempty"` // of the listeners' groups, which it was handed
 	Fixed     string            `json:"fixed,omitempty"`  // the name of its fixed addresses
+	Why       string            `json:"why_relay,omitempty"`
 }
 
 func (k *keptSockets) note() socketNote {
-	return socketNote{Addresses: textAddresses(k.addresses), Member: k.member, Fixed: k.fixed}
+	return socketNote{Addresses: textAddresses(k.addresses), Member: k.member, Fixed: k.fixed, Why: k.why}
 }
 
 func (s *generationSockets) notePath(id uint64) string {
@@ -41,6 +42,7 @@ func (s *generationSockets) noteSockets(id uint64, k *keptSockets) {
 type reclaimed struct {
 	addresses map[string]net.Addr
 	fixed     string
+	why       string
 	member    int
 	handed    []activation.Listener // of the member
 }
@@ -63,7 +65,7 @@ func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote)
 	if err := s.makeDir(id); err != nil {
 		return nil, err
 	}
-	r := &reclaimed{fixed: known.Fixed, member: known.Member}
+	r := &reclaimed{fixed: known.Fixed, why: known.Why, member: known.Member}
 	var err error
 	if r.addresses, err = parseAddresses(known.Addresses); err != nil {
 		return nil, err

@@ -29,7 +29,10 @@ type openRoute struct {
 	addresses map[string]net.Addr
 }
 
-var _ backend.Router = (*router)(nil)
+var (
+	_ backend.Router = (*router)(nil)
+	_ backend.Wisher = (*router)(nil)
+)
 
 func newRouter(p *proxy.Proxy, d *directPath) *router {
 	return &router{proxy: p, direct: d, routes: map[uint64]*openRoute{}}
@@ -145,6 +148,17 @@ func (r *router) Empty() <-chan struct{} {
 		r.direct.steer(r.to)
 	}
 	return r.proxy.Empty()
+}
+
+// Wish is for a generation that is relayed because there was no free member when
+// it was started. A process cannot be given another socket while it runs.
+func (r *router) Wish() (id uint64, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.to == 0 || !r.direct.wish(r.to) {
+		return 0, ""
+	}
+	return r.to, "to the direct path: a member is free now"
 }
 
 // Counts of a generation on the direct path are those of its sockets; what the
