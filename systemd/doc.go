@@ -14,14 +14,14 @@
 // # Invariants
 //
 //   - What happened is read, not heard. A signal of D-Bus only says when to look;
-//     each look reads the whole unit. So a lost message, a lost connection, a
-//     restart of the bus and systemd's daemon-reexec lose nothing: after each
-//     the units are read again, and every Poll anyway.
+//     each look reads the whole unit. So a lost message, a lost connection or one
+//     that gives no answer, a restart of the bus and systemd's daemon-reexec lose
+//     nothing: after each the units are read again, and every Poll anyway.
 //   - A call that failed says nothing of a unit. A Unit is done when systemd was
 //     read to say so, never because systemd could not be asked.
 //   - A run is known by its invocation id. A unit that was started anew by
 //     somebody else is not the run that was known, and Adopt takes only the one
-//     that was recorded.
+//     that was recorded, whatever template a Driver is made with by then.
 //   - That the whole system goes down is nothing that a generation did: while it
 //     does, the end of a unit is not told, so that no revert comes of it.
 //   - Nothing in a release or a generation leaves its place in a unit's name:

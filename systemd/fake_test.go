@@ -20,6 +20,7 @@ type fakeSystemd struct {
 	onStart func() error
 	dialErr error
 	conns   []*fakeBus
+	hangs   *fakeBus // gives no answer
 }
 
 type fakeBus struct {
@@ -95,9 +96,15 @@ func (b *fakeBus) systemState(context.Context) (string, error) {
 	return b.f.state, b.call()
 }
 
-func (b *fakeBus) properties(context.Context, string) (map[string]any, error) {
+func (b *fakeBus) properties(ctx context.Context, _ string) (map[string]any, error) {
 	b.f.mu.Lock()
 	defer b.f.mu.Unlock()
+	if b.f.hangs == b {
+		b.f.mu.Unlock()
+		<-ctx.Done()
+		b.f.mu.Lock()
+		return nil, ctx.Err()
+	}
 	p := map[string]any{}
 	for k, v := range b.f.props {
 		p[k] = v
@@ -164,6 +171,32 @@ func TestALostConnectionEndsNoUnit(t *testing.T) {
 		<-u.Done()
 		if got := u.Exit(); got != "its process ended, and systemd saw no error in it" {
 			t.Error(got)
+		}
+	})
+}
+
+// A connection that is open and gives no answer is not waited for for ever.
+func TestAConnectionThatHangsIsMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, d := fakeDriver(t)
+		defer d.Close()
+		u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.mu.Lock()
+		f.hangs = f.conns[0]
+		f.mu.Unlock()
+		f.set("ActiveState", "inactive", "InvocationID", []byte{}, "MainPID", uint32(0))
+		began := time.Now()
+		<-u.Done()
+		if passed := time.Since(began); passed > 2*callLimit {
+			t.Error("its end was seen only after", passed)
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.conns) != 2 {
+			t.Errorf("%d connections were made", len(f.conns))
 		}
 	})
 }

@@ -155,15 +155,23 @@ func (l *link) get(ctx context.Context) (bus, error) {
 	}
 }
 
-// once makes one call on the connection of the moment.
+// once makes one call on the connection of the moment. One that gives no answer
+// is given up for a new one: it may be open and dead, as where a bus between
+// hangs.
 func (l *link) once(ctx context.Context, call func(context.Context, bus) error) error {
 	conn, err := l.get(ctx)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	limited, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	return call(ctx, conn)
+	err = call(limited, conn)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		l.log.Warn("systemd gives no answer, connecting anew", "waited", callLimit)
+		conn.close()
+		return fmt.Errorf("%w: no answer within %s", errLost, callLimit)
+	}
+	return err
 }
 
 // again makes a call that may as well be done twice, until systemd has taken or
