@@ -23,6 +23,7 @@ type Status struct {
 	Current     uint64
 	Previous    uint64
 	HeldUntil   time.Time
+	Busy        bool // a stage, promote, revert or move is in progress
 	Generations []GenerationStatus
 }
 
@@ -41,16 +42,28 @@ type GenerationStatus struct {
 	Counts        Counts
 }
 
-// Status gives the state of the service.
+// Status gives the state of the service, or ctx's error where the Supervisor does
+// not get to it, or not to its end.
 func (s *Supervisor) Status(ctx context.Context) (Status, error) {
-	var st Status
-	err := s.call(ctx, func() { st = s.status() })
-	return st, err
+	answer := make(chan Status, 1)
+	select {
+	case s.calls <- func() { answer <- s.status() }:
+	case <-s.quit:
+		return Status{}, ErrEnded
+	case <-ctx.Done():
+		return Status{}, ctx.Err()
+	}
+	select {
+	case st := <-answer:
+		return st, nil
+	case <-ctx.Done():
+		return Status{}, ctx.Err()
+	}
 }
 
 func (s *Supervisor) status() Status {
 	m := s.machine
-	st := Status{Service: s.cfg.Service, Current: m.current, Previous: m.previous, HeldUntil: s.heldUntil}
+	st := Status{Service: s.cfg.Service, Current: m.current, Previous: m.previous, HeldUntil: s.heldUntil, Busy: m.op != nil}
 	current := m.gens[m.current]
 	switch {
 	case m.held:

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/seed8fae2174/proxyd/activation"
@@ -21,96 +21,155 @@ import (
 const statusEvery = 5 * time.Second
 
 // margin is how much longer than its own deadlines proxyd asks systemd to wait
-// for it. EXTEND_TIMEOUT_USEC= is told while a start or a stop gets on, and no
-// longer than those: a first generation that never gets ready must not look like
-// a start that takes its time.
+// for it.
 const margin = 10 * time.Second
+
+// teller says to systemd how proxyd is. It belongs to one goroutine.
+type teller struct {
+	*daemon
+	every    time.Duration // from one look to the next
+	wish     timeWanted
+	watch    watchdog
+	stopping bool
+	said     string // the last STATUS=
+}
 
 // tellSystemd ends with ctx; serve waits for it. stopping is closed when proxyd
 // was asked to end.
 func (d *daemon) tellSystemd(ctx context.Context, stopping <-chan struct{}) {
 	defer d.background.Done()
-	events, err := d.supervisor.Events(ctx, 0)
-	if err != nil {
-		return // proxyd ends already
+	t := &teller{
+		daemon: d, every: watchdogPause(os.Getenv),
+		wish: timeForStart(d.live.Load(), time.Now()), watch: watchdog{turns: d.proxy.Progress()},
 	}
-	every := watchdogPause(os.Getenv)
-	pause := time.NewTicker(every)
-	defer pause.Stop()
-	c := d.live.Load()
-	patience := time.Now().Add(c.Ready.Deadline.D() + margin) // for the first generation
-	var said string
-	var watch watchdog
-	d.tell(systemd.Extend(3 * every))
+	t.tell(systemd.Extend(3 * t.every))
+	look := time.NewTimer(0)
+	defer look.Stop()
+	var events <-chan backend.Entry
 	for {
 		select {
 		case _, ok := <-events:
 			if !ok { // proxyd has ended, or this did not keep up
-				if events, err = d.supervisor.Events(ctx, math.MaxUint64); err != nil {
-					return
-				}
+				events = nil
 			}
-		case <-pause.C:
-			if watch.moves(d.proxy.Progress()) {
-				d.tell("WATCHDOG=1")
-				if (!d.ready.Load() || stopping == nil) && time.Now().Before(patience) {
-					d.tell(systemd.Extend(3 * every))
-				}
+		case <-look.C:
+			again, err := t.look(ctx)
+			if err != nil {
+				return
 			}
+			look.Reset(again)
 		case <-stopping:
-			stopping = nil
-			// The drain, then the stop of what is left, then KILL.
-			patience = time.Now().Add(2*d.live.Load().Stop.Timeout.D() + margin)
-			d.tell(systemd.Extend(3 * every))
+			stopping, t.stopping = nil, true
+			t.wish.stop(d.live.Load(), time.Now())
+			t.tell(systemd.Extend(3 * t.every))
 		case <-ctx.Done():
 			return
 		}
-		d.direct.count()
-		st, err := d.supervisor.Status(ctx)
-		if err != nil {
+		if !t.wish.booted {
+			continue
+		}
+		if events == nil {
+			var err error
+			if events, err = d.supervisor.Events(ctx, math.MaxUint64); err != nil {
+				return
+			}
+		}
+		if t.show(ctx) != nil {
 			return
 		}
-		// What the operator holds serves, as far as systemd is concerned.
-		if (st.State == backend.ServiceServing || st.State == backend.ServiceHeld) && !d.ready.Swap(true) {
-			d.tell("READY=1")
-		}
-		if text := statusLine(st); text != said {
-			said = text
-			d.tell("STATUS=" + text)
-		}
 	}
+}
+
+// look feeds the watchdog if everything moves, and asks for time where that is
+// wanted. It gives how long it is to the next look; the error says that proxyd
+// has ended.
+func (t *teller) look(ctx context.Context) (again time.Duration, err error) {
+	st, answered, err := t.status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	turns := t.proxy.Progress()
+	moves := t.watch.moves(answered, turns)
+	if answered && !t.wish.booted {
+		t.wish = timeForStart(t.live.Load(), time.Now())
+		t.wish.booted = true
+	}
+	if t.wish.wanted(time.Now(), t.ready.Load(), t.stopping, st.Busy) && (moves || !t.wish.booted) {
+		t.tell(systemd.Extend(3 * t.every))
+	}
+	if moves {
+		t.tell("WATCHDOG=1")
+		return t.every, nil
+	}
+	t.watch.complain(t.log, time.Now(), t.every, answered, turns)
+	return max(t.every/8, time.Millisecond), nil // it may only have been slow
+}
+
+// show says what proxyd serves, if that is news.
+func (t *teller) show(ctx context.Context) error {
+	t.direct.count()
+	st, answered, err := t.status(ctx)
+	if err != nil || !answered {
+		return err
+	}
+	// What the operator holds serves, as far as systemd is concerned.
+	if (st.State == backend.ServiceServing || st.State == backend.ServiceHeld) && !t.ready.Swap(true) {
+		t.tell("READY=1")
+	}
+	if text := statusLine(st); text != t.said {
+		t.said = text
+		t.tell("STATUS=" + text)
+	}
+	return nil
+}
+
+// status asks the supervisor for its state, and does not wait for ever where it
+// stands still. The error says that it has ended.
+func (t *teller) status(ctx context.Context) (st backend.Status, answered bool, err error) {
+	limited, cancel := context.WithTimeout(ctx, t.every)
+	defer cancel()
+	st, err = t.supervisor.Status(limited)
+	switch {
+	case err == nil:
+		return st, true, nil
+	case ctx.Err() != nil || errors.Is(err, backend.ErrEnded):
+		return st, false, err
+	}
+	return st, false, nil
+}
+
+// timeWanted decides for how long systemd is asked to wait (EXTEND_TIMEOUT_USEC=
+// in sd_notify(3)): while a start or a stop gets on, and no longer than those take
+// by proxyd's own deadlines. A first generation that never gets ready must not
+// look like a start that takes its time. But what the operator asks for while it
+// is tried is not cut short: a promote of a better one has a deadline of its own.
+type timeWanted struct {
+	booted bool // the supervisor has taken over what ran
+	until  time.Time
+}
+
+// timeForStart is what the begin of a start may take: to take over what ran, and
+// then again for the first generation to be ready.
+func timeForStart(c *Config, now time.Time) timeWanted {
+	return timeWanted{until: now.Add(c.Ready.Deadline.D() + margin)}
+}
+
+// stop is for the drain, then the stop of what is left, then KILL.
+func (t *timeWanted) stop(c *Config, now time.Time) {
+	t.until = now.Add(2*c.Stop.Timeout.D() + margin)
+}
+
+func (t *timeWanted) wanted(now time.Time, ready, stopping, busy bool) bool {
+	if stopping {
+		return now.Before(t.until)
+	}
+	return !ready && (busy || now.Before(t.until))
 }
 
 func (d *daemon) tell(state string) {
 	if err := activation.Tell(state); err != nil {
 		d.log.Warn("cannot tell systemd", "state", state, "error", err)
 	}
-}
-
-// watchdogPause is half of what the watchdog grants, as sd_watchdog_enabled(3)
-// advises, or statusEvery where there is none or it grants more.
-func watchdogPause(getenv func(string) string) time.Duration {
-	usec, err := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64)
-	if pid := getenv("WATCHDOG_PID"); err != nil || usec <= 0 || (pid != "" && pid != strconv.Itoa(os.Getpid())) {
-		return statusEvery
-	}
-	return min(max(time.Duration(usec)*time.Microsecond/2, time.Millisecond), statusEvery)
-}
-
-// watchdog remembers how far each event loop was.
-type watchdog struct{ turns []uint64 }
-
-// moves says whether every event loop has turned since the last call. That the
-// supervisor moves shows in its answer to Status, without which none is given.
-func (w *watchdog) moves(turns []uint64) bool {
-	before := w.turns
-	w.turns = turns
-	for i := range before {
-		if w.turns[i] == before[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // statusLine is what `systemctl status` shows.

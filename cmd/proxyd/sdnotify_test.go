@@ -2,9 +2,7 @@ package main
 
 import (
 	"net"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,16 +11,16 @@ import (
 	"github.com/seed8fae2174/proxyd/backend"
 )
 
-// proxyd says READY=1 only when a generation serves, then what it serves, and
-// pings the watchdog.
-func TestWhatSystemdIsTold(t *testing.T) {
-	path := filepath.Join(shortTempDir(t), "notify")
+// listenAsSystemd gives the path of a notify socket and what is said there.
+func listenAsSystemd(t *testing.T) (path string, said chan string) {
+	t.Helper()
+	path = filepath.Join(shortTempDir(t), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	said := make(chan string, 1000)
+	t.Cleanup(func() { conn.Close() })
+	said = make(chan string, 1000)
 	go func() { // ends with conn
 		defer close(said)
 		buf := make([]byte, 4096)
@@ -34,6 +32,13 @@ func TestWhatSystemdIsTold(t *testing.T) {
 			said <- string(buf[:n])
 		}
 	}()
+	return path, said
+}
+
+// proxyd says READY=1 only when a generation serves, then what it serves, and
+// pings the watchdog.
+func TestWhatSystemdIsTold(t *testing.T) {
+	path, said := listenAsSystemd(t)
 	gate := filepath.Join(shortTempDir(t), "go")
 	d := newDaemon(t, setup{command: self(t, "serve"),
 		toml: "[ready]\ncheck = \"command\"\ncommand = [\"/usr/bin/test\", \"-e\", \"" + gate + "\"]\n",
@@ -99,39 +104,6 @@ func TestWhatSystemdIsTold(t *testing.T) {
 	time.AfterFunc(2*sameWish, func() { _ = d.cmd.Process.Signal(syscall.SIGTERM) }) // enough of it
 	<-down.ended
 	d.stop()
-}
-
-// One loop that stands still is enough for the watchdog to go hungry.
-func TestWatchdogWatchesEveryLoop(t *testing.T) {
-	var w watchdog
-	for i, c := range []struct {
-		turns []uint64
-		want  bool
-	}{{[]uint64{1, 1}, true}, {[]uint64{2, 5}, true}, {[]uint64{3, 5}, false}, {[]uint64{4, 6}, true}, {[]uint64{4, 6}, false}} {
-		if got := w.moves(c.turns); got != c.want {
-			t.Errorf("look %d: %v", i, got)
-		}
-	}
-}
-
-func TestWatchdogPause(t *testing.T) {
-	for _, c := range []struct {
-		usec, pid string
-		want      time.Duration
-	}{
-		{"", "", statusEvery},
-		{"2000000", "", time.Second},
-		{"2000000", strconv.Itoa(os.Getpid()), time.Second},
-		{"2000000", "1", statusEvery},
-		{"900000000", "", statusEvery},
-		{"-5", "", statusEvery},
-		{"many", "", statusEvery},
-	} {
-		env := map[string]string{"WATCHDOG_USEC": c.usec, "WATCHDOG_PID": c.pid}
-		if got := watchdogPause(func(k string) string { return env[k] }); got != c.want {
-			t.Errorf("%+v: %s", c, got)
-		}
-	}
 }
 
 func TestStatusLine(t *testing.T) {

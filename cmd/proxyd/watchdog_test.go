@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed8fae2174/proxyd/backend"
+	"github.com/seed8fae2174/proxyd/proxy"
+)
+
+// One loop that stands still is enough for the watchdog to go hungry, and so is a
+// supervisor that does not answer. What was slow is fed as soon as it moves.
+func TestWatchdogWatchesEveryLoopAndTheSupervisor(t *testing.T) {
+	var w watchdog
+	for i, c := range []struct {
+		answered bool
+		turns    []uint64
+		want     bool
+	}{
+		{true, []uint64{1, 1}, true},
+		{true, []uint64{2, 5}, true},
+		{true, []uint64{3, 5}, false},
+		{true, []uint64{3, 6}, true}, // the first has turned since the last ping
+		{true, []uint64{3, 7}, false},
+		{false, []uint64{4, 8}, false},
+		{true, []uint64{4, 8}, true},
+	} {
+		if got := w.moves(c.answered, c.turns); got != c.want {
+			t.Errorf("look %d: %v", i, got)
+		}
+	}
+}
+
+func TestWatchdogPause(t *testing.T) {
+	for _, c := range []struct {
+		usec, pid string
+		want      time.Duration
+	}{
+		{"", "", statusEvery},
+		{"2000000", "", time.Second},
+		{"2000000", strconv.Itoa(os.Getpid()), time.Second},
+		{"2000000", "1", statusEvery},
+		{"900000000", "", statusEvery},
+		{"-5", "", statusEvery},
+		{"many", "", statusEvery},
+	} {
+		env := map[string]string{"WATCHDOG_USEC": c.usec, "WATCHDOG_PID": c.pid}
+		if got := watchdogPause(func(k string) string { return env[k] }); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}
+
+// How long systemd is asked to wait.
+func TestTimeIsWantedWhileSomethingGetsOn(t *testing.T) {
+	c := &Config{}
+	c.Ready.Deadline, c.Stop.Timeout = Duration(30*time.Second), Duration(20*time.Second)
+	began := time.Unix(1000, 0)
+	starting := timeForStart(c, began)
+	stopped := starting
+	stopped.stop(c, began.Add(time.Hour))
+	for _, s := range []struct {
+		name                  string
+		t                     timeWanted
+		after                 time.Duration
+		ready, stopping, busy bool
+		want                  bool
+	}{
+		{"the first start", starting, 39 * time.Second, false, false, false, true},
+		{"one that never gets ready", starting, 41 * time.Second, false, false, false, false},
+		{"a promote meanwhile", starting, time.Hour, false, false, true, true},
+		{"it serves", starting, 0, true, false, false, false},
+		{"a promote while it serves", starting, 0, true, false, true, false},
+		{"a stop", stopped, time.Hour + 49*time.Second, true, true, false, true},
+		{"a stop that hangs", stopped, time.Hour + 51*time.Second, true, true, true, false},
+	} {
+		if got := s.t.wanted(began.Add(s.after), s.ready, s.stopping, s.busy); got != s.want {
+			t.Errorf("%s: %v", s.name, got)
+		}
+	}
+}
+
+// stuckBackend is a driver and a router that a test can hold up.
+type stuckBackend struct {
+	backend.Driver
+	backend.Router
+	mu   sync.Mutex    // held by whoever holds up the router
+	boot chan struct{} // the driver's Sweep ends when it is closed
+}
+
+func (s *stuckBackend) Sweep(context.Context, []uint64) error { <-s.boot; return nil }
+func (s *stuckBackend) Plan(uint64, string) (json.RawMessage, error) {
+	return nil, errors.New("there is nothing to run")
+}
+func (s *stuckBackend) Close(uint64)  {}
+func (s *stuckBackend) Switch(uint64) {}
+func (s *stuckBackend) Seal()         {}
+func (s *stuckBackend) Empty() <-chan struct{} {
+	empty := make(chan struct{})
+	close(empty)
+	return empty
+}
+func (s *stuckBackend) Counts(uint64) backend.Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return backend.Counts{}
+}
+
+// While it takes over what ran, proxyd asks systemd for time. The watchdog is fed
+// as long as the supervisor answers, and what stands still is in the log.
+func TestTheWatchdogGoesHungryWithTheSupervisor(t *testing.T) {
+	path, said := listenAsSystemd(t)
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "40000")
+	t.Setenv("WATCHDOG_PID", "")
+	log := &safeBuffer{}
+	logger := hclog.New(&hclog.LoggerOptions{Output: log})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p *proxy.Proxy
+	if rawErr := raw.Control(func(fd uintptr) {
+		p, err = proxy.New(proxy.Config{Loops: 2, Listeners: []proxy.Listener{{Name: "http", FD: int(fd)}}})
+	}); err != nil || rawErr != nil {
+		t.Fatal(err, rawErr)
+	}
+	defer p.Close()
+	dir := t.TempDir()
+	store, durable, _, _, err := backend.OpenStore(dir, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stuckBackend{boot: make(chan struct{})}
+	d := &daemon{proxy: p, direct: newDirectPath(logger), log: logger}
+	d.live.Store(&Config{})
+	d.supervisor, err = backend.New(backend.Config{
+		Driver: s, Router: s, Store: store, Durable: durable, Known: true, History: backend.OpenHistory(dir), Leave: true,
+		Readiness: backend.Readiness{Interval: time.Second, Timeout: time.Second}, Policy: backend.Policy{ReadyDeadline: time.Hour},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer end()
+	running.Go(func() { _ = d.supervisor.Run(ctx) })
+	d.background.Add(1)
+	go d.tellSystemd(ctx, make(chan struct{}))
+	defer d.background.Wait()
+	defer end()
+
+	hear := func(want string) {
+		t.Helper()
+		for limit := time.After(patience); ; {
+			select {
+			case got := <-said:
+				if strings.HasPrefix(got, want) {
+					return
+				}
+				if want == "EXTEND" {
+					t.Fatalf("while it takes over what ran it says %s", got)
+				}
+			case <-limit:
+				t.Fatalf("waited in vain for %s", want)
+			}
+		}
+	}
+	for range 3 {
+		hear("EXTEND")
+	}
+	close(s.boot)
+	for range 3 {
+		hear("WATCHDOG=1")
+	}
+	for i := range 3 {
+		s.mu.Lock()
+		await(t, "the complaint", func() bool { return strings.Count(log.String(), "stand still") > i })
+		s.mu.Unlock()
+		hear("WATCHDOG=1") // what moves again is fed again
+	}
+	if !strings.Contains(log.String(), "supervisor_answers=false") {
+		t.Errorf("the log does not tell what stood still:\n%s", log)
+	}
+}
