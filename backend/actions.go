@@ -127,6 +127,13 @@ func (s *Supervisor) setTimer(a SetTimer) {
 		} else {
 			m.drainDeadline = time.Now().Add(d)
 		}
+	case TimerProbation:
+		m := s.member(a.Gen)
+		if !m.probationEnds.IsZero() { // it began before proxyd was restarted
+			d = max(time.Until(m.probationEnds), time.Millisecond)
+		} else {
+			m.probationEnds = time.Now().Add(d)
+		}
 	case TimerStop:
 		s.member(a.Gen).killAt = time.Now().Add(d)
 	case TimerHold:

@@ -31,6 +31,8 @@
 //     by name. `stop` of the generation that is being started cancels the first,
 //     and so does a revert to another one: what has no client yet does not stand
 //     in the way back.
+//   - What was decided outlives proxyd as well: a hold, a drain deadline, what is
+//     left of a probation, and that a draining generation is not to stand by.
 //   - `previous` is a generation that could serve when it was superseded. One
 //     that died as the current one is not, so a revert after proxyd's own goes
 //     nowhere, rather than to what has just failed.

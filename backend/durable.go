@@ -17,7 +17,9 @@ type Durable struct {
 }
 
 // DurableGeneration is one generation in the durable state. Plan and Identity
-// belong to the Driver, which wrote them.
+// belong to the Driver, which wrote them. What older proxyds did not write is
+// zero, and what newer ones write beside it is passed over, so a key that may be
+// missed needs no other schema.
 type DurableGeneration struct {
 	ID            uint64          `json:"id"`
 	Release       string          `json:"release"`
@@ -28,6 +30,10 @@ type DurableGeneration struct {
 	DrainDeadline time.Time       `json:"drain_deadline,omitzero"`
 	Plan          json.RawMessage `json:"plan,omitempty"`
 	Identity      json.RawMessage `json:"identity,omitempty"`
+
+	Probation       bool      `json:"probation,omitempty"` // of the current one, until ProbationEnds
+	ProbationEnds   time.Time `json:"probation_ends,omitzero"`
+	StopWhenDrained bool      `json:"stop_when_drained,omitempty"` // of a draining one: it is not to stand by
 }
 
 // durable gives the Machine's own part of the durable state.
@@ -36,6 +42,8 @@ func (m *Machine) durable() Durable {
 	for _, g := range m.sorted() {
 		d.Generations = append(d.Generations, DurableGeneration{
 			ID: g.id, Release: g.release, State: g.state, Origin: string(g.origin), Reason: g.reason,
+			Probation:       g.state == Current && (g.probation || m.pending != nil && m.pending.gen == g && m.pending.probation),
+			StopWhenDrained: g.state == Draining && g.stopWhenDrained,
 		})
 	}
 	return d

@@ -132,7 +132,10 @@ func NewMachine(p Policy, d Durable) *Machine {
 		next: max(d.Next, 1), current: d.Current, previous: d.Previous, held: d.Held,
 	}
 	for _, r := range d.Generations {
-		g := &generation{id: r.ID, release: r.Release, state: r.State, origin: origin(r.Origin), reason: r.Reason}
+		g := &generation{id: r.ID, release: r.Release, state: r.State, origin: origin(r.Origin), reason: r.Reason,
+			probation:       r.State == Current && r.Probation && p.Probation > 0,
+			stopWhenDrained: r.State == Draining && r.StopWhenDrained,
+		}
 		m.gens[r.ID] = g
 		m.next = max(m.next, r.ID+1)
 	}

@@ -26,6 +26,10 @@ func (m *Machine) booted(e Booted) {
 	for _, g := range m.sorted() {
 		m.resumeGeneration(g)
 	}
+	if g := m.gens[m.current]; g != nil && !g.running() && m.goesBack(g) {
+		m.record(WhatDied, g, "", away)
+		m.currentDied(g, away)
+	}
 	m.boundDraining()
 	if m.current == 0 && !m.anyFirst() {
 		m.create(e.Release, originFirst, "")
@@ -42,19 +46,24 @@ func (m *Machine) anyFirst() bool {
 	return false
 }
 
+const away = "it ended while proxyd was away"
+
 // resumeGeneration decides for one generation of the durable state. A
 // generation that was not yet proven, or that belonged to a promote or revert
 // which never finished, is ended: such a step changes nothing.
 func (m *Machine) resumeGeneration(g *generation) {
-	const away = "it ended while proxyd was away"
 	const cutShort = "proxyd ended before it was made current"
 	switch g.state {
 	case Current:
-		if g.process == processUp {
-			m.emit(Route{Gen: g.id})
-			return
+		if g.probation { // what is left of it
+			m.setTimer(g.id, TimerProbation, Delay{After: m.policy.Probation})
 		}
-		m.launch(g, "")
+		switch {
+		case g.process == processUp:
+			m.emit(Route{Gen: g.id})
+		case !m.goesBack(g): // else booted goes back
+			m.launch(g, "")
+		}
 	case Starting, Ready:
 		switch {
 		case g.state == Ready && g.origin == originStage && g.running():
@@ -79,7 +88,7 @@ func (m *Machine) resumeGeneration(g *generation) {
 		case g.id != m.previous:
 			m.stop(g, Stopped, "", "displaced")
 		default:
-			m.setTimer(g.id, TimerKeep, Delay{After: m.policy.KeepPrevious})
+			m.setTimer(g.id, TimerKeep, Delay{After: m.keepPrevious()})
 		}
 	case Stopping:
 		if !g.running() {

@@ -155,14 +155,20 @@ func (m *Machine) gone(g *generation, why string) {
 // against this one and the previous still runs, else starts it again. Clients
 // wait meanwhile.
 func (m *Machine) currentDied(g *generation, why string) {
-	prev := m.gens[m.previous]
-	if prev != nil && prev != g && prev.serves() && (g.probation || g.restarts >= restartTries) {
+	if prev := m.gens[m.previous]; m.goesBack(g) {
 		g.reason = why
 		m.switchTo(prev, WhatReverted, "", fmt.Sprintf("generation %d: %s", g.id, why))
 		return
 	}
 	m.emit(Route{Gen: 0})
 	m.startAgain(g, why)
+}
+
+// goesBack tells whether there is evidence against a current generation that has
+// died, and a previous one that serves.
+func (m *Machine) goesBack(g *generation) bool {
+	prev := m.gens[m.previous]
+	return prev != nil && prev != g && prev.serves() && (g.probation || g.restarts >= restartTries)
 }
 
 // startAgain arms the backoff after which g gets a new process.

@@ -168,6 +168,7 @@ func (m *Machine) stopRequested(e StopRequested) {
 	case Draining:
 		if e.Mode == StopGraceful {
 			g.stopWhenDrained = true
+			m.emit(Save{})
 			m.answer(e.Op, Outcome{Verdict: Done, Gen: g.id, Reason: fmt.Sprintf("generation %d ends when its last connection does", g.id)})
 			return
 		}

@@ -10,6 +10,7 @@ type pendingSwitch struct {
 	by, reason       string
 	genState, oState State
 	previous         uint64
+	probation        bool // begins with the switch
 }
 
 func (m *Machine) stageRequested(e StageRequested) {
@@ -202,6 +203,8 @@ func (m *Machine) switchForOp(g *generation) {
 func (m *Machine) switchTo(g *generation, how What, by, reason string) {
 	old := m.gens[m.current]
 	p := &pendingSwitch{gen: g, old: old, how: how, by: by, reason: reason, genState: g.state, previous: m.previous}
+	started := m.op != nil && m.op.gen == g.id && m.op.started && how != WhatMoved
+	p.probation = (how == WhatPromoted || started) && old != nil && m.policy.Probation > 0
 	g.state = Current
 	m.current = g.id
 	if old != nil {
@@ -274,8 +277,7 @@ func (m *Machine) switched(e Switched) {
 		from = p.old.id
 	}
 	m.emit(Record{What: p.how, Gen: g.id, From: from, By: p.by, Reason: p.reason})
-	started := m.op != nil && m.op.gen == g.id && m.op.started && p.how != WhatMoved
-	if (p.how == WhatPromoted || started) && p.old != nil && m.policy.Probation > 0 {
+	if p.probation {
 		g.probation = true
 		m.setTimer(g.id, TimerProbation, Delay{After: m.policy.Probation})
 	}

@@ -14,6 +14,7 @@ type member struct {
 	state         State
 	since         time.Time
 	drainDeadline time.Time
+	probationEnds time.Time
 	killAt        time.Time // by the timer that was set last
 	plan          json.RawMessage
 	identity      json.RawMessage

@@ -79,6 +79,7 @@ func (s *scripted) setUp(line string) bool {
 	case "record":
 		s.durable.Generations = append(s.durable.Generations, DurableGeneration{
 			ID: w.gen, Release: w.keys["release"], State: State(w.keys["state"]), Origin: w.keys["origin"], Reason: w.text,
+			Probation: w.keys["probation"] != "", StopWhenDrained: w.keys["stop_when_drained"] != "",
 		})
 	case "again": // a proxyd that goes on from what this one wrote down
 		s.durable = s.machine.durable()

@@ -15,6 +15,10 @@ func (s *Supervisor) boot(ctx context.Context) {
 		d = s.rebuild(ctx)
 	}
 	d.Next = max(d.Next, s.cfg.History.Highest()+1)
+	for i := range d.Generations {
+		r := &d.Generations[i]
+		r.Probation = r.Probation && time.Now().Before(r.ProbationEnds)
+	}
 	s.machine = NewMachine(s.cfg.Policy, d)
 	s.heldUntil = d.HeldUntil
 	var found []Event
@@ -22,6 +26,7 @@ func (s *Supervisor) boot(ctx context.Context) {
 	for _, r := range d.Generations {
 		m := s.member(r.ID)
 		m.state, m.since, m.drainDeadline, m.plan, m.identity = r.State, r.Since, r.DrainDeadline, r.Plan, r.Identity
+		m.probationEnds = r.ProbationEnds
 		if m.since.IsZero() {
 			m.since = time.Now()
 		}

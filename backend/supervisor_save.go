@@ -13,6 +13,9 @@ func (s *Supervisor) stamp() {
 	}
 	for id, g := range s.machine.gens {
 		m := s.member(id)
+		if !g.probation {
+			m.probationEnds = time.Time{}
+		}
 		if m.state != g.state {
 			m.state, m.since = g.state, time.Now()
 			if g.state != Draining {
@@ -35,6 +38,13 @@ func (s *Supervisor) durable() Durable {
 		r.Since, r.DrainDeadline, r.Plan, r.Identity = m.since, m.drainDeadline, m.plan, m.identity
 		if r.State != m.state { // a switch is being made
 			r.Since, r.DrainDeadline = time.Now(), time.Time{}
+		}
+		switch {
+		case !r.Probation:
+		case m.probationEnds.IsZero(): // it begins with that switch
+			r.ProbationEnds = time.Now().Add(s.cfg.Policy.Probation)
+		default:
+			r.ProbationEnds = m.probationEnds
 		}
 	}
 	return d

@@ -1,0 +1,76 @@
+package backend
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A proxyd that is restarted goes on with the probation that it finds: for what is
+// left of it, and no longer.
+func TestSupervisorProbationOutlivesProxyd(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		away       time.Duration // how long no proxyd runs
+		diesAway   bool
+		waits      time.Duration // before it dies under the next one
+		wantRouted uint64
+	}{
+		{"dies in what is left of it", 0, false, 19 * time.Second, 1},
+		{"dies after it", 0, false, 21 * time.Second, 2},
+		{"is over while proxyd is away", 25 * time.Second, false, 0, 2},
+		{"dies while proxyd is away", 5 * time.Second, true, 0, 1},
+		{"died, and it is over by now", 25 * time.Second, true, 0, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.leave, r.policy.ShutdownDrain = true, 0
+				r.start()
+				r.promote("v2")
+				wait(10 * time.Second)
+				r.cancel()
+				<-r.ended
+				wait(c.away)
+				if c.diesAway {
+					r.driver.exit(2, "its process exited with status 1")
+				}
+				r.router.seal(false) // a new proxyd's does not
+				r.leave = false
+				r.start()
+				defer r.stop()
+				if !c.diesAway {
+					wait(c.waits)
+					r.wantRouted(2)
+					r.driver.exit(2, "its process exited with status 1")
+				}
+				wait(time.Second)
+				r.wantRouted(c.wantRouted)
+			})
+		})
+	}
+}
+
+// What was asked of a draining generation is not forgotten either.
+func TestSupervisorStopWhenDrainedOutlivesProxyd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.leave = true
+		r.start()
+		r.router.connections(1, 1)
+		r.promote("v2")
+		if a, err := r.Stop(t.Context(), "ann", 1, StopGraceful); err != nil || a.Verdict != Done {
+			t.Fatal(a, err)
+		}
+		r.cancel()
+		<-r.ended
+		r.router.seal(false)
+		r.leave = false
+		r.start()
+		defer r.stop()
+		r.wantState(1, Draining)
+		r.router.connections(1, 0)
+		wait(time.Second)
+		r.wantState(1, Stopped)
+	})
+}
