@@ -351,7 +351,10 @@ const sweepWait = 5 * time.Second
 // the unit's own rules. It tells whether there was one, and whether it has ended
 // within sweepWait.
 func (d *systemdDriver) endOther(ctx context.Context, id systemd.Identity) (lived, gone bool, err error) {
-	unit, err := d.units.Adopt(ctx, id)
+	unit := d.watched(id.Unit) // where it was taken over, and then not wanted
+	if unit == nil {
+		unit, err = d.units.Adopt(ctx, id)
+	}
 	switch {
 	case errors.Is(err, systemd.ErrGone):
 		return false, true, nil
@@ -369,6 +372,16 @@ func (d *systemdDriver) endOther(ctx context.Context, id systemd.Identity) (live
 	case <-ctx.Done():
 		return true, false, ctx.Err()
 	}
+}
+
+// watched gives a run that is looked after already; nil where there is none.
+func (d *systemdDriver) watched(name string) *systemd.Unit {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if run := d.runs[name]; run != nil {
+		return run.unit
+	}
+	return nil
 }
 
 // explainEnd says of a unit that may not be ended what is often the reason.
