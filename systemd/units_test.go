@@ -86,7 +86,7 @@ func TestTheShippedUnitsAreValid(t *testing.T) {
 // No crash loop may end with a closed socket or a unit that is given up.
 func TestTheShippedUnitsNeverGiveUp(t *testing.T) {
 	for name, lines := range map[string][]string{
-		"proxyd@.service": {"StartLimitIntervalSec=0", "Restart=always", "Type=notify"},
+		"proxyd@.service": {"KillMode=mixed", "StartLimitIntervalSec=0", "Restart=always", "Type=notify"},
 		"proxyd@.socket":  {"TriggerLimitIntervalSec=0"},
 	} {
 		text, err := os.ReadFile("units/" + name)

@@ -19,6 +19,7 @@ func TestReboot(t *testing.T) {
 		return // it is the outside that boots
 	}
 	m := machine(t)
+	began := time.Now()
 	must := func(argv ...string) string {
 		t.Helper()
 		return m.Run(t, argv...)
@@ -95,7 +96,7 @@ func TestReboot(t *testing.T) {
 			if !strings.Contains(status, "(v2) is current") {
 				t.Error(status)
 			}
-			if log := must("journalctl", "--no-pager", "-u", "proxyd@web"); strings.Contains(log, "cannot take over") {
+			if log := must("journalctl", "--no-pager", "-u", "proxyd@web", fmt.Sprintf("--since=@%d", began.Unix())); strings.Contains(log, "cannot take over") {
 				t.Errorf("what ended with the machine was looked for:\n%s", log)
 			}
 			if history := must("proxyctl", "history"); strings.Contains(history, "reverted") {

@@ -40,7 +40,7 @@ func TestWhatChildrenInherit(t *testing.T) {
 		}
 	}
 	for _, name := range dropIn {
-		if name != "KillMode" && !slices.Contains(all, name) {
+		if !slices.Contains(all, name) {
 			t.Errorf("the drop-in sets %s, which the service does not", name)
 		}
 	}
