@@ -42,8 +42,8 @@ func Template(unit string) (string, error) {
 func expression(unit string) (string, error) {
 	fail := fmt.Errorf("unit %q: %w", unit, errUnit)
 	name, ok := strings.CutSuffix(unit, ".service")
-	template, instance, isTemplate := strings.Cut(name, "@")
-	if !ok || !isTemplate || template == "" || instance == "" || template[0] == '-' || strings.ContainsAny(template, "{}") || strings.Contains(instance, "@") {
+	template, number, isTemplate := strings.Cut(name, "@")
+	if !ok || !isTemplate || template == "" || number == "" || template[0] == '-' || strings.ContainsAny(template, "{}") || strings.Contains(number, "@") {
 		return "", fail
 	}
 	var b strings.Builder
