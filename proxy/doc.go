@@ -30,16 +30,20 @@
 // them. The kernel prefers the same one as long as it sleeps: a loop that has
 // clearly more connections than another hands new ones over (accept.go).
 //
-// A connection is a flat record of two sides (conn.go). The pump moves bytes
-// from one side to the other (pump.go): small messages through the loop's one
-// buffer; those of a turn are written at its end (postpone.go), all by one call
-// where the kernel lets us have an io_uring (ring.go). A read that fills the
-// buffer is a stream, and streams go by splice(2) through the loop's one pipe
-// (stream.go), or, from a unix socket to TCP, through a larger buffer. Only what
-// the other side does not take is kept, in the pipe or in a buffer that is lent
-// for as long as it is stuck (store.go), and the side it comes from is not read
-// meanwhile.
-// ending.go decides what each end sees.
+// A connection is a flat record of two sides (conn.go). It stands for two
+// descriptors, so it has an index of its own. epoll gives that back, and with it
+// a sequence number: an event may be left of a connection that ended earlier in
+// the same turn, whose descriptor is another's by then.
+//
+// The pump moves bytes from one side to the other (pump.go): small messages
+// through the loop's one buffer; those of a turn are written at its end
+// (postpone.go), all by one call where the kernel lets us have an io_uring
+// (ring.go). A read that fills the buffer is a stream, and streams go by
+// splice(2) through the loop's one pipe (stream.go), or, from a unix socket to
+// TCP, through a larger buffer. Only what the other side does not take is kept,
+// in the pipe or in a buffer that is lent for as long as it is stuck (store.go),
+// and the side it comes from is not read meanwhile. ending.go decides what each
+// end sees.
 //
 // A client is given a backend when it is accepted (dial.go). A backend that
 // cannot be reached is tried again until the connect timeout, and each try
