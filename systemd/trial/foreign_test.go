@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -71,26 +72,32 @@ func TestOtherUnitsAtALaterInstall(t *testing.T) {
 }
 
 // A generation that the next proxyd cannot take over is not cut: its unit ends by
-// its own rules, and nobody waits until it has.
+// its own rules, and nobody waits until it has. The same where the config names
+// another template by then.
 func TestAForgottenGenerationMayFinish(t *testing.T) {
 	within(t, func(t *testing.T) {
-		serveGo(t)
-		run(t, "proxyctl", "promote", "v2")
-		write(t, "/run/systemd/system/web@1.service.d/slow.conf", "[Service]\nKillSignal=SIGCONT\nTimeoutStopSec=infinity\n")
-		t.Cleanup(func() { run(t, "rm", "-r", "/run/systemd/system/web@1.service.d") })
-		run(t, "systemctl", "daemon-reload")
-		await(t, "it to stand by", func() bool { return mustStatus(t, "web").generation(1).State == "standby" })
-		before := pids(t, "web@1.service")
-		run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
-		run(t, "rm", "/run/proxyd/web/gen-1/http.sock") // so it cannot be reached any more
-		run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
-		mustAnswer(t, web, "v2")
-		if state, pid := property(t, "web@1.service", "ActiveState"), property(t, "web@1.service", "MainPID"); state != "deactivating" || pid != before["web@1.service"] {
-			t.Errorf("the unit is %s, its process %s; it was %v", state, pid, before)
+		for _, template := range []string{"web", "app"} {
+			t.Run(template, func(t *testing.T) {
+				serveGo(t)
+				run(t, "proxyctl", "promote", "v2")
+				write(t, "/run/systemd/system/web@1.service.d/slow.conf", "[Service]\nKillSignal=SIGCONT\nTimeoutStopSec=infinity\n")
+				t.Cleanup(func() { run(t, "rm", "-r", "/run/systemd/system/web@1.service.d") })
+				run(t, "proxyctl", "install", "web", "--unit", template+"@{generation}.service")
+				write(t, "/etc/proxyd/web.toml", fmt.Sprintf(goConfig, template))
+				await(t, "it to stand by", func() bool { return mustStatus(t, "web").generation(1).State == "standby" })
+				before := pids(t, "web@1.service")
+				run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
+				run(t, "rm", "/run/proxyd/web/gen-1/http.sock") // so it cannot be reached any more
+				run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
+				mustAnswer(t, web, "v2")
+				if state, pid := property(t, "web@1.service", "ActiveState"), property(t, "web@1.service", "MainPID"); state != "deactivating" || pid != before["web@1.service"] {
+					t.Errorf("the unit is %s, its process %s; it was %v", state, pid, before)
+				}
+				if state := mustStatus(t, "web").generation(1).State; state != "stopped" {
+					t.Errorf("the generation is %s", state)
+				}
+				run(t, "systemctl", "kill", "-s", "KILL", "web@1.service")
+			})
 		}
-		if state := mustStatus(t, "web").generation(1).State; state != "stopped" {
-			t.Errorf("the generation is %s", state)
-		}
-		run(t, "systemctl", "kill", "-s", "KILL", "web@1.service")
 	})
 }
