@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // twoDirs gives a state and a runtime directory.
@@ -243,4 +245,30 @@ func filesIn(t *testing.T, dir string) []string {
 		names = append(names, filepath.Base(e.Name()))
 	}
 	return names
+}
+
+// What an older proxyd wrote is read, and what a newer one wrote of the same schema
+// beside what is known here is passed over.
+func TestStoreReadsWhatOthersOfItsSchemaWrote(t *testing.T) {
+	const older = `{"service":"web","next_generation":3,"current":2,"previous":1,"generations":[` +
+		`{"id":1,"release":"v1","state":"draining","origin":"first"},` +
+		`{"id":2,"release":"v2","state":"current","origin":"promote","identity":{"unit":"web@2.service"}}]}`
+	for name, state := range map[string]string{
+		"older": older,
+		"newer": strings.Replace(older, `"origin":"first"`, `"origin":"first","colour":"blue"`, 1),
+	} {
+		dir := t.TempDir()
+		text := fmt.Sprintf(`{"schema":1,"revision":7,"sha256":%q,"state":%s}`, sumOf(7, []byte(state)), state)
+		if err := os.WriteFile(filepath.Join(dir, stateName), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, d, found, notes, err := OpenStore(dir, dir)
+		if err != nil || !found || len(notes) > 0 || d.Current != 2 || len(d.Generations) != 2 {
+			t.Fatalf("%s: %+v, %v, %v, %v", name, d, found, notes, err)
+		}
+		m := NewMachine(Policy{Probation: time.Second}, d)
+		if m.gens[2].probation || m.gens[1].stopWhenDrained {
+			t.Errorf("%s: of what was not written it is %s", name, describeState(m))
+		}
+	}
 }

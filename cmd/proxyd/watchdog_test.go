@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net"
 	"os"
 	"strconv"
@@ -100,11 +99,18 @@ type stuckBackend struct {
 
 func (s *stuckBackend) Sweep(context.Context, []uint64) error { <-s.boot; return nil }
 func (s *stuckBackend) Plan(uint64, string) (json.RawMessage, error) {
-	return nil, errors.New("there is nothing to run")
+	return json.RawMessage("{}"), nil
 }
-func (s *stuckBackend) Close(uint64)  {}
-func (s *stuckBackend) Switch(uint64) {}
-func (s *stuckBackend) Seal()         {}
+
+// Start gets no further until nobody wants it any more.
+func (s *stuckBackend) Start(ctx context.Context, _ backend.Launch, _ func(json.RawMessage) error) (backend.Run, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+func (s *stuckBackend) Release(uint64) {}
+func (s *stuckBackend) Close(uint64)   {}
+func (s *stuckBackend) Switch(uint64)  {}
+func (s *stuckBackend) Seal()          {}
 func (s *stuckBackend) Empty() <-chan struct{} {
 	empty := make(chan struct{})
 	close(empty)
@@ -116,20 +122,28 @@ func (s *stuckBackend) Counts(uint64) backend.Counts {
 	return backend.Counts{}
 }
 
-// While it takes over what ran, proxyd asks systemd for time. The watchdog is fed
-// as long as the supervisor answers, and what stands still is in the log.
-func TestTheWatchdogGoesHungryWithTheSupervisor(t *testing.T) {
+// told is a daemon with a stuckBackend that tells systemd how it is.
+type told struct {
+	*daemon
+	t    *testing.T
+	log  *safeBuffer
+	said chan string
+}
+
+// tellFor runs it, with a first generation whose start is given ready.
+func tellFor(t *testing.T, s *stuckBackend, ready time.Duration) *told {
+	t.Helper()
 	path, said := listenAsSystemd(t)
 	t.Setenv("NOTIFY_SOCKET", path)
 	t.Setenv("WATCHDOG_USEC", "40000")
 	t.Setenv("WATCHDOG_PID", "")
-	log := &safeBuffer{}
-	logger := hclog.New(&hclog.LoggerOptions{Output: log})
+	d := &told{t: t, log: &safeBuffer{}, said: said}
+	logger := hclog.New(&hclog.LoggerOptions{Output: d.log})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	raw, err := l.(*net.TCPListener).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -140,62 +154,100 @@ func TestTheWatchdogGoesHungryWithTheSupervisor(t *testing.T) {
 	}); err != nil || rawErr != nil {
 		t.Fatal(err, rawErr)
 	}
-	defer p.Close()
+	t.Cleanup(func() { p.Close() })
 	dir := t.TempDir()
 	store, durable, _, _, err := backend.OpenStore(dir, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stuckBackend{boot: make(chan struct{})}
-	d := &daemon{proxy: p, direct: newDirectPath(logger), log: logger}
-	d.live.Store(&Config{})
+	d.daemon = &daemon{proxy: p, direct: newDirectPath(logger), log: logger}
+	config := &Config{}
+	config.Ready.Deadline = Duration(ready)
+	d.live.Store(config)
 	d.supervisor, err = backend.New(backend.Config{
-		Driver: s, Router: s, Store: store, Durable: durable, Known: true, History: backend.OpenHistory(dir), Leave: true,
+		Driver: s, Router: s, Store: store, Durable: durable, Known: true, History: backend.OpenHistory(dir), Leave: true, Release: "v1",
 		Readiness: backend.Readiness{Interval: time.Second, Timeout: time.Second}, Policy: backend.Policy{ReadyDeadline: time.Hour},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, end := context.WithCancel(t.Context())
+	ctx, end := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	defer running.Wait()
-	defer end()
 	running.Go(func() { _ = d.supervisor.Run(ctx) })
 	d.background.Add(1)
 	go d.tellSystemd(ctx, make(chan struct{}))
-	defer d.background.Wait()
-	defer end()
+	t.Cleanup(func() {
+		end()
+		running.Wait()
+		d.background.Wait()
+	})
+	return d
+}
 
-	hear := func(want string) {
-		t.Helper()
-		for limit := time.After(patience); ; {
-			select {
-			case got := <-said:
-				if strings.HasPrefix(got, want) {
-					return
-				}
-				if want == "EXTEND" {
-					t.Fatalf("while it takes over what ran it says %s", got)
-				}
-			case <-limit:
-				t.Fatalf("waited in vain for %s", want)
+// hear waits until want is said, so many times; not is what must not be said
+// before.
+func (d *told) hear(times int, want, not string) {
+	d.t.Helper()
+	limit := time.After(patience)
+	for times > 0 {
+		select {
+		case got := <-d.said:
+			if strings.HasPrefix(got, want) {
+				times--
 			}
+			if not != "" && strings.HasPrefix(got, not) {
+				d.t.Fatalf("it says %s", got)
+			}
+		case <-limit:
+			d.t.Fatalf("waited in vain for %s", want)
 		}
 	}
-	for range 3 {
-		hear("EXTEND")
-	}
-	close(s.boot)
-	for range 3 {
-		hear("WATCHDOG=1")
-	}
+}
+
+// While it takes over what ran, proxyd asks systemd for time. The watchdog is fed
+// as long as the supervisor answers, and what stands still is in the log.
+func TestTheWatchdogGoesHungryWithTheSupervisor(t *testing.T) {
+	s := &stuckBackend{boot: make(chan struct{})}
+	var booted sync.Once
+	boot := func() { booted.Do(func() { close(s.boot) }) }
+	d := tellFor(t, s, time.Hour)
+	defer boot()
+	d.hear(3, "EXTEND_TIMEOUT_USEC=60000", "WATCHDOG=1")
+	boot()
+	d.hear(3, "WATCHDOG=1", "READY=1")
 	for i := range 3 {
-		s.mu.Lock()
-		await(t, "the complaint", func() bool { return strings.Count(log.String(), "stand still") > i })
-		s.mu.Unlock()
-		hear("WATCHDOG=1") // what moves again is fed again
+		func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			await(t, "the complaint", func() bool { return strings.Count(d.log.String(), "stand still") > i })
+		}()
+		d.hear(1, "WATCHDOG=1", "") // what moves again is fed again
 	}
-	if !strings.Contains(log.String(), "supervisor_answers=false") {
-		t.Errorf("the log does not tell what stood still:\n%s", log)
+	if !strings.Contains(d.log.String(), "supervisor_answers=false") {
+		t.Errorf("the log does not tell what stood still:\n%s", d.log)
+	}
+}
+
+// A first generation that takes longer than its deadline gets no more time, but
+// what the operator asks for meanwhile does.
+func TestTimeIsAskedForWhatTheOperatorDoes(t *testing.T) {
+	s := &stuckBackend{boot: make(chan struct{})}
+	close(s.boot)
+	d := tellFor(t, s, -time.Hour) // it is over
+	d.hear(1, "EXTEND", "")
+	d.hear(5, "WATCHDOG=1", "EXTEND")
+	for _, gen := range []uint64{2, 3} {
+		answered := make(chan struct{})
+		go func() { // ends with the stop below
+			defer close(answered)
+			_, _ = d.supervisor.Promote(t.Context(), "ann", 0, "v2", 0)
+		}()
+		d.hear(3, "EXTEND_TIMEOUT_USEC=60000", "READY=1")
+		if _, err := d.supervisor.Stop(t.Context(), "ann", gen, backend.StopNow); err != nil {
+			t.Fatal(err)
+		}
+		<-answered
+		d.hear(2, "WATCHDOG=1", "") // of before
+		d.hear(3, "WATCHDOG=1", "EXTEND")
 	}
 }
