@@ -203,6 +203,10 @@ func (d *systemdDriver) admit(unit string, run *systemdRun) error {
 			unit, generationName(other.launch.ID, other.launch.Release))
 	}
 	for name, other := range d.runs {
+		if other.launch.ID == run.launch.ID { // an earlier run, perhaps in another unit
+			delete(d.runs, name)
+			continue
+		}
 		if name != unit && environmentPath(d.sockets.dir, name) == environmentPath(d.sockets.dir, unit) {
 			return fmt.Errorf("unit %s has the environment file of %s, which is generation %s; name {generation} in backend.unit, or take another label",
 				unit, name, generationName(other.launch.ID, other.launch.Release))

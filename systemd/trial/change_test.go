@@ -62,6 +62,14 @@ func TestTheTemplateChanges(t *testing.T) {
 		})
 		run(t, "systemctl", "stop", "web@2.service")
 		await(t, "generation 2 to be known to have ended", func() bool { return mustStatus(t, "web").generation(2).State == "stopped" })
+		// A template that has been taken away is no reason not to start what ran in it.
+		run(t, "rm", "/etc/systemd/system/web@.service")
+		run(t, "systemctl", "daemon-reload")
+		run(t, "proxyctl", "revert", "--to", "2")
+		mustAnswer(t, web, "v2")
+		if g := mustStatus(t, "web").current(); g.Unit != "app@2.service" {
+			t.Errorf("current is %+v", g)
+		}
 		l.stop()
 		l.check()
 		if left := pids(t, "web@*"); len(left) != 0 {
