@@ -64,6 +64,30 @@ func mustHaveSocketsBack(t *testing.T, began time.Time) {
 	}
 }
 
+// A probation does not end with the proxyd that it began under.
+func TestTheProbationOutlivesARestart(t *testing.T) {
+	within(t, func(t *testing.T) {
+		serveGo(t)
+		for _, how := range []string{"restart", "kill --signal=KILL"} {
+			run(t, "proxyctl", "promote", "v2")
+			bad := mustStatus(t, "web").current()
+			l := startTraffic(t, web, 2, 0)
+			l.relayed.Store(true)
+			run(t, append(append([]string{"systemctl"}, strings.Fields(how)...), "proxyd@web.service")...)
+			l.runFor(50)
+			await(t, "the next proxyd", func() bool { st, err := statusOf(t, "web"); return err == nil && st.Current == bad.ID })
+			signal(t, bad.PID, syscall.SIGKILL)
+			await(t, "the revert", func() bool { return mustStatus(t, "web").Current != bad.ID })
+			mustAnswer(t, web, "v1")
+			l.runFor(50)
+			l.stop()
+			if now := mustStatus(t, "web"); now.generation(bad.ID).State != "failed" || now.current().Release != "v1" {
+				t.Errorf("after a %s of proxyd: %+v", how, now)
+			}
+		}
+	})
+}
+
 // Point 4: proxyd is killed again and again. Whoever waits in the queue is
 // served, and nobody is refused; only what was being relayed ends with it.
 func TestCrashesInARow(t *testing.T) {
