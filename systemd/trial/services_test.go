@@ -46,7 +46,7 @@ func TestTwoServices(t *testing.T) {
 		run(t, "proxyctl", "-s", "web", "promote", "v2")
 		mustAnswer(t, web, "v2")
 		run(t, "systemctl", "kill", "-s", "KILL", "proxyd@web.service", "web@2.service")
-		mustAnswer(t, web, "v2")
+		mustAnswer(t, web, "v1") // it was on probation
 		run(t, "proxyctl", "uninstall", "web")
 		if after := pids(t, "api@*"); fmt.Sprint(after) != fmt.Sprint(before) {
 			t.Errorf("the other's generations were %v and are %v", before, after)
