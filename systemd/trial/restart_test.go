@@ -94,6 +94,7 @@ func TestCrashesInARow(t *testing.T) {
 	within(t, func(t *testing.T) {
 		began := time.Now()
 		serveGo(t)
+		withoutProbation(t)
 		run(t, "proxyctl", "promote", "v2")
 		before := pids(t, "web@*")
 		l := startTraffic(t, web, 6, 0)

@@ -82,6 +82,14 @@ func serveGo(t *testing.T) {
 	mustAnswer(t, web, "v1")
 }
 
+// withoutProbation has a generation of service web that dies started again, also
+// just after it was promoted.
+func withoutProbation(t *testing.T) {
+	t.Helper()
+	write(t, "/etc/proxyd/web.toml", fmt.Sprintf(goConfig, "web")+"\n[promote]\nprobation = \"0s\"\n")
+	run(t, "proxyctl", "-s", "web", "reload")
+}
+
 // property gives one property of a unit.
 func property(t *testing.T, unit, name string) string {
 	t.Helper()
