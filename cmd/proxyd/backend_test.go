@@ -32,6 +32,8 @@ import (
 //	flip        says whether its socket has O_NONBLOCK, changes that, and exits
 //	stubborn    serves, and ignores TERM
 //	closes      serves, and has closed every descriptor that it was not told of
+//	lean        answers each connection's first bytes with its generation, and
+//	            closes; see serveLean
 //	slow        answers one client after the other, once the file of the next
 //	            argument exists
 //	escape      serves, and leaves a grandchild in a session of its own, whose
@@ -55,6 +57,8 @@ func runTestBackend(mode string, args []string) {
 		_, _ = unix.FcntlInt(3, unix.F_SETFL, flags^unix.O_NONBLOCK)
 		fmt.Println("non-blocking:", flags&unix.O_NONBLOCK != 0)
 		os.Exit(3)
+	case "lean":
+		serveLean()
 	case "closes":
 		_ = unix.CloseRange(4, math.MaxUint32, 0)
 	case "stubborn":

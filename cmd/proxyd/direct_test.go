@@ -8,13 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/seed8fae2174/proxyd/backend/control"
 )
 
 // The tests that hold on both paths. They run over the direct one, as proxyd
@@ -244,111 +240,4 @@ func TestKilledBeforeAProgramThatClosesDescriptors(t *testing.T) {
 	}
 	d.mustCtl("promote", "v3")
 	d.mustAnswer("v3")
-}
-
-// Switches back to back under connection-per-request load: nothing is
-// refused, reset or unanswered, and each request is answered by a generation
-// that was current at its connect or later.
-func TestSwitchesBackToBackUnderLoad(t *testing.T) {
-	switches := 200
-	if testing.Short() {
-		switches = 20
-	}
-	d := newDaemon(t, setup{command: self(t, "serve"), path: pathDirect, toml: "[promote]\nprobation = \"0s\"\n"})
-	d.startServing()
-	d.mustCtl("promote", "v2")
-	d.mustAnswer("v2")
-	log := &switchLog{current: []uint64{2}}
-	var done, wrong atomic.Int64
-	var first atomic.Pointer[string]
-	stop := make(chan struct{})
-	var clients sync.WaitGroup
-	for range 8 {
-		clients.Add(1)
-		go func() { // ends with stop
-			defer clients.Done()
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				from := log.now()
-				got, err := ask(d.address)
-				if err != nil || !log.allows(from, got) {
-					wrong.Add(1)
-					why := fmt.Sprintf("answer %q, %v; current since then: %v", got, err, log.since(from))
-					first.CompareAndSwap(nil, &why)
-				}
-				done.Add(1)
-			}
-		}()
-	}
-	client := control.NewClient(d.socket())
-	for i := range switches {
-		to := uint64(1 + i%2)
-		log.about(to)
-		if r, err := client.Revert(t.Context(), control.RevertRequest{To: to}); err != nil || !r.Switched || r.Started {
-			t.Fatalf("revert to %d: %+v, %v", to, r, err)
-		}
-		log.is(to)
-	}
-	close(stop)
-	clients.Wait()
-	if n := wrong.Load(); n > 0 {
-		t.Fatalf("%d of %d requests went wrong, the first: %s", n, done.Load(), *first.Load())
-	}
-	if done.Load() < int64(switches) {
-		t.Fatalf("only %d requests over %d switches", done.Load(), switches)
-	}
-	t.Logf("%d requests over %d switches", done.Load(), switches)
-}
-
-// switchLog knows which generation was current when. While a switch is under
-// way both may answer.
-type switchLog struct {
-	mu      sync.Mutex
-	current []uint64
-	settled int // the first of current that may still answer
-}
-
-func (s *switchLog) about(to uint64) { s.mu.Lock(); s.current = append(s.current, to); s.mu.Unlock() }
-func (s *switchLog) is(uint64)       { s.mu.Lock(); s.settled = len(s.current) - 1; s.mu.Unlock() }
-func (s *switchLog) now() int        { s.mu.Lock(); defer s.mu.Unlock(); return s.settled }
-
-func (s *switchLog) since(from int) []uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]uint64(nil), s.current[from:]...)
-}
-
-func (s *switchLog) allows(from int, answer string) bool {
-	for _, id := range s.since(from) {
-		if strings.HasSuffix(answer, fmt.Sprintf(" %d", id)) {
-			return true
-		}
-	}
-	return false
-}
-
-// ask sends one request over a connection of its own. It spares the test what
-// net/http does beside that.
-func ask(address string) (string, error) {
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
-		return "", err
-	}
-	b, err := io.ReadAll(c)
-	if err != nil {
-		return "", err
-	}
-	_, body, ok := strings.Cut(string(b), "\r\n\r\n")
-	if !ok {
-		return "", fmt.Errorf("answered with %q", b)
-	}
-	return strings.TrimSpace(body), nil
 }
