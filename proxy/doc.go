@@ -93,7 +93,7 @@
 //
 // A generation that is handed listening sockets needs no relay. Direct lends it
 // a member of the listener's SO_REUSEPORT group, and the kernel gives the
-// member each new client (direct.go, steer.go). What decides is a classic BPF
+// member each new client (lend.go, steer.go). What decides is a classic BPF
 // program of one instruction, "return INDEX", attached to the group; no
 // privilege is needed, and a switch replaces it in one step. All groups of a
 // service have the same number of members, and a generation has the same one in

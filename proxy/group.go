@@ -1,0 +1,114 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// Group is the members of one address: TCP sockets that listen there with
+// SO_REUSEPORT, in the order in which they began to. The first is the hold
+// member, which no generation gets; the relay accepts from it.
+type Group struct {
+	Name    string // of the listener; several groups may have the same
+	Address *net.TCPAddr
+	Members []int // borrowed
+}
+
+// leastMembers: one to hold, one that serves, one for the next generation.
+const leastMembers = 3
+
+func newGroup(c Group) (*group, error) {
+	if n := len(c.Members); n < leastMembers || n > mostMembers {
+		return nil, fmt.Errorf("%w: %d members, it takes %d to %d", ErrGroup, n, leastMembers, mostMembers)
+	}
+	g := &group{name: c.Name, addr: c.Address, fds: c.Members, to: -1}
+	for i, fd := range c.Members {
+		for _, want := range []struct{ opt, value int }{
+			{unix.SO_TYPE, unix.SOCK_STREAM}, {unix.SO_ACCEPTCONN, 1}, {unix.SO_REUSEPORT, 1},
+		} {
+			n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, want.opt)
+			if err != nil || n != want.value {
+				return nil, fmt.Errorf("%w: descriptor %d does not listen, or without SO_REUSEPORT", ErrGroup, fd)
+			}
+		}
+		family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if err != nil || family != unix.AF_INET && family != unix.AF_INET6 || i > 0 && family != g.family {
+			return nil, fmt.Errorf("%w: descriptor %d is not TCP, or of another family", ErrGroup, fd)
+		}
+		g.family = family
+	}
+	if g.family == unix.AF_INET6 {
+		only, err := unix.GetsockoptInt(c.Members[0], unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		g.dual = err == nil && only == 0
+	}
+	return g, nil
+}
+
+// alone tags the members, and makes sure that the tags can be read back and that
+// the group has no members but the known ones: the kernel counts the others as
+// well, and an index would name one of them.
+func (d *Direct) alone(g *group) error {
+	known := map[uint64]int{}
+	for i, fd := range g.fds {
+		if err := tag(fd, i); err != nil {
+			return err
+		}
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		if err != nil {
+			return fmt.Errorf("read socket cookie: %w", err)
+		}
+		known[cookie] = i
+	}
+	strangers, wrong := 0, 0
+	err := d.diag.each(g.family, g.addr.Port, 1<<tcpListen, func(s *socketSeen) {
+		if i, ours := known[s.cookie]; ours {
+			if int(s.tag) != i {
+				wrong++
+			}
+		} else if s.local() == g.addr.AddrPort().Addr().Unmap().WithZone("") {
+			strangers++
+		}
+	})
+	if err == nil && len(known) != len(g.fds) {
+		err = fmt.Errorf("%w: the same socket is there twice", ErrGroup)
+	}
+	if err == nil && strangers > 0 {
+		err = fmt.Errorf("%w: %d sockets of somebody else listen there as well", ErrGroup, strangers)
+	}
+	if err == nil && wrong > 0 {
+		err = fmt.Errorf("%w: %w", ErrGroup, errUntold)
+	}
+	if err != nil {
+		return fmt.Errorf("steer listener %q at %s: %w", g.name, g.addr, err)
+	}
+	return nil
+}
+
+// checkAll compares the index of each member with the kernel's. One that is a
+// generation's gets a connection that is closed at once. Where clients wait in a
+// free one it is left until it is lent.
+func (d *Direct) checkAll() error {
+	diag, err := openDiag()
+	if err != nil {
+		return err
+	}
+	defer diag.close()
+	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
+	defer cancel()
+	for m := 1; m < len(d.members); m++ {
+		for _, g := range d.groups {
+			if d.members[m].generation != 0 {
+				err = g.checkLent(ctx, diag, m)
+			} else if n, _ := queueOf(g.fds[m]); n == 0 {
+				err = g.check(ctx, m, func(fd int) { d.proxy.takeOver(fd, g.fds[hold]) })
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
