@@ -30,6 +30,7 @@ func (b *bench) measurePromotes(ctx context.Context, w *workload, r *running) (m
 		return m, err
 	}
 	defer ld.close()
+	defer spareProcessors()()
 	limit := time.Duration(count+2) * 15 * time.Second
 	j := job{requests: int64(limit.Seconds() * promoteRate), inFlight: w.busy, perConn: w.perConn, rate: promoteRate}
 	start := time.Now()
@@ -44,6 +45,7 @@ func (b *bench) measurePromotes(ctx context.Context, w *workload, r *running) (m
 	m.Seconds, m.Requests, m.Failures = end.took.Seconds(), end.requests, end.failures
 	m.Promotes = windows(end.samples, made.at)
 	m.Promotes.SwitchMS, m.Promotes.FirstMS = made.promote.Seconds()*1e3, made.first.Seconds()*1e3
+	m.Promotes.BeforeMS = made.before.Seconds() * 1e3
 	slices.Sort(made.reverts)
 	m.Promotes.RevertMS = float64(percentile(made.reverts, 0.5)) / 1e6
 	m.Promotes.RevertMaxMS = float64(percentile(made.reverts, 1)) / 1e6
@@ -66,7 +68,8 @@ func runLoad(ctx context.Context, ld *load, j job, ended chan<- loadEnd) {
 type switches struct {
 	at      []int64       // of the promotes: the middle of each call, in nanoseconds since the start
 	promote time.Duration // the slowest call, disk included
-	first   time.Duration // the slowest first request after one, over a connection of its own
+	first   time.Duration // the slowest first connection after one, with its request and the answer
+	before  time.Duration // the same, of one just before each promote
 	reverts []int64       // nanoseconds from the request to the switch, as proxyd measured it
 }
 
@@ -86,17 +89,25 @@ func promoteAll(ctx context.Context, r *running, b *bench, count int, start time
 		if err := pause(ctx, 3*time.Second); err != nil {
 			return made, err
 		}
+		if err := visited(r.front, &made.before); err != nil {
+			return made, fmt.Errorf("ask before promote: %w", err)
+		}
+		first, err := newVisitor(r.front)
+		if err != nil {
+			return made, err
+		}
 		began := time.Since(start)
 		if _, err := r.control.Promote(ctx, control.PromoteRequest{Generation: staged.Generation}); err != nil {
+			first.leave()
 			return made, fmt.Errorf("promote: %w", err)
 		}
 		took := time.Since(start) - began
 		made.promote = max(made.promote, took)
-		asked := time.Now()
-		if err := tryOnce(ctx, r.front); err != nil {
+		answered, err := first.visit()
+		if err != nil {
 			return made, fmt.Errorf("ask after promote: %w", err)
 		}
-		made.first = max(made.first, time.Since(asked))
+		made.first = max(made.first, answered)
 		made.at = append(made.at, int64(began+took/2))
 		if err := pause(ctx, revertAfter); err != nil {
 			return made, err
@@ -111,6 +122,17 @@ func promoteAll(ctx context.Context, r *running, b *bench, count int, start time
 		}
 	}
 	return made, nil
+}
+
+// visited keeps the slowest of one more visit and those before.
+func visited(address string, slowest *time.Duration) error {
+	v, err := newVisitor(address)
+	if err != nil {
+		return err
+	}
+	took, err := v.visit()
+	*slowest = max(*slowest, took)
+	return err
 }
 
 // revertOnce goes back to a generation that still runs and gives the time from

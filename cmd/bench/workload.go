@@ -57,7 +57,7 @@ func allWorkloads() []*workload {
 		{name: "turn-5000", title: "5,000 open connections, used in turn", busy: busyOnes, open: manyOpen,
 			how: "64 requests in flight at any time, each on the connection that rested longest: nothing is warm in any cache, the kernel's own state neither."},
 		{name: "promote", title: "Promote under load", kind: promote, busy: busyOnes, perConn: 4,
-			how: "4,000 requests a second, due at fixed times, 4 on each connection. A generation is staged, three seconds later promoted; p99.9 in the second around the promote (half before, half after the call) beside the second before that, pooled over a round's promotes. noise is the same ratio between two seconds without a promote. Each promote is reverted a moment later; revert is the time from the request to the switch, as proxyd measured it."},
+			how: "4,000 requests a second, due at fixed times, 4 on each connection. A generation is staged, three seconds later promoted; p99.9 in the second around the promote (half before, half after the call) beside the second before that, pooled over a round's promotes. noise is the same ratio between two seconds without a promote. Each promote is reverted a moment later; revert is the time from the request to the switch, as proxyd measured it. first after is the slowest of the first connections after each promote has returned, from connect(2) to the last byte of the answer, by a client that stood ready; one before is the same just before the promote."},
 	}
 }
 
@@ -107,7 +107,8 @@ type promoted struct {
 	Steady      float64 `json:"steady_us"`
 	Earlier     float64 `json:"earlier_us"` // the second before the steady one
 	SwitchMS    float64 `json:"switch_ms"`  // the slowest promote call
-	FirstMS     float64 `json:"first_ms"`   // the slowest first request after one, connect and all
+	FirstMS     float64 `json:"first_ms"`   // the slowest first connection after one, to the end of its answer
+	BeforeMS    float64 `json:"before_ms"`  // the same, of one just before each
 	RevertMS    float64 `json:"revert_ms"`  // the median revert, from the request to the switch
 	RevertMaxMS float64 `json:"revert_max_ms"`
 	AroundMax   float64 `json:"around_max_us"`
@@ -151,6 +152,7 @@ func (w *workload) metrics() []metric {
 			{"revert", "revert ms", false, always(func(m measurement) float64 { return m.Promotes.RevertMS })},
 			{"slowest_revert", "slowest revert ms", false, always(func(m measurement) float64 { return m.Promotes.RevertMaxMS })},
 			{"first", "first after ms", false, always(func(m measurement) float64 { return m.Promotes.FirstMS })},
+			{"one_before", "one before ms", false, always(func(m measurement) float64 { return m.Promotes.BeforeMS })},
 		}
 	default:
 		return []metric{
