@@ -9,7 +9,7 @@ import (
 // Point 5: whatever is wrong with a unit, the promote says so with what the
 // journal has, and the old generation serves on.
 func TestTemplatesThatFail(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		l := startTraffic(t, web, 2, 2)
 		const exec = "[Service]\nExecStart=\nExecStart="

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,14 +120,15 @@ address = "127.0.0.1:8102"
 
 // The durable state is lost while proxyd is away: what runs tells which.
 func TestTheStateIsLost(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		run(t, "proxyctl", "promote", "v2")
 		before := pids(t, "web@*")
-		run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
+		run(t, "systemctl", "stop", "proxyd@web.service")
 		run(t, "sh", "-euc", "cd /var/lib/proxyd/web; ls; find . -type f ! -name 'history*' -delete; rm -f /run/proxyd/web/state*; ls . /run/proxyd/web")
-		run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
+		run(t, "systemctl", "start", "proxyd@web.service")
 		mustAnswer(t, web, "v2")
+		mustTakeItsPath(t, "web")
 		if after := pids(t, "web@*"); !maps.Equal(before, after) {
 			t.Errorf("the generations were %v and are %v", before, after)
 		}
@@ -141,20 +143,21 @@ func TestTheStateIsLost(t *testing.T) {
 // Generations that are proxyd's children, under systemd: they survive its crash,
 // and end with its stop.
 func TestChildrenUnderSystemd(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		releases(t, "web", "v1", "v2")
-		run(t, built+"/proxyctl", "install", "web", "--listen", webPort, "--driver", "exec")
+		run(t, slices.Concat([]string{built + "/proxyctl", "install", "web", "--listen", webPort, "--driver", "exec"}, members())...)
 		t.Cleanup(func() { uninstall(t, "web") })
 		write(t, "/srv/web/v2/web", "#!/bin/sh\nulimit -Sn >/tmp/web.limit\n: >/dev/shm/web\nexec "+here+" backend\n")
 		t.Cleanup(func() { run(t, "rm", "-f", "/tmp/web.limit", "/dev/shm/web") })
 		write(t, "/etc/proxyd/web.toml", "[backend]\ncommand = [\"/srv/web/{release}/web\"]\n")
 		run(t, "systemctl", "enable", "--now", "proxyd@web.socket", "proxyd@web.service")
 		mustAnswer(t, web, "v1")
+		mustTakeItsPath(t, "web")
 		run(t, "proxyctl", "promote", "v2")
 		g := mustStatus(t, "web").current()
 		mustBeAnOrdinaryProcess(t, g.PID)
 		l := startTraffic(t, web, 3, 0)
-		l.relayed.Store(true)
+		l.relayed.Store(over == relay)
 		for range 3 {
 			pid, _ := strconv.Atoi(property(t, "proxyd@web.service", "MainPID"))
 			signal(t, pid, syscall.SIGKILL)
@@ -162,7 +165,8 @@ func TestChildrenUnderSystemd(t *testing.T) {
 				now := property(t, "proxyd@web.service", "MainPID")
 				return now != "0" && now != strconv.Itoa(pid)
 			})
-			mustAnswer(t, web, "v2")
+			mustAnswer(t, web, "v2") // on the direct path before proxyd answers
+			await(t, "an answer of proxyd", func() bool { _, err := statusOf(t, "web"); return err == nil })
 			if now := mustStatus(t, "web").current(); now.PID != g.PID {
 				t.Errorf("process %d was current and %d is", g.PID, now.PID)
 			}
@@ -214,7 +218,7 @@ func mustBeAnOrdinaryProcess(t *testing.T, pid int) {
 
 // All of it by a user's own systemd, without a privilege.
 func TestAUsersOwn(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		const user, address = "someone", "127.0.0.1:8443"
 		if os.Getenv("TRIAL_USER") == "" {
 			write(t, "/usr/lib/sysusers.d/someone.conf", "u someone 4711 - /home/someone /bin/sh\n")
@@ -224,7 +228,7 @@ func TestAUsersOwn(t *testing.T) {
 			run(t, "systemctl", "start", "user@4711.service")
 			t.Cleanup(func() { run(t, "systemctl", "stop", "user@4711.service") })
 			cmd := exec.Command("setpriv", "--reuid="+user, "--regid="+user, "--init-groups", "--",
-				os.Args[0], "-test.v", "-test.run=^TestAUsersOwn$")
+				os.Args[0], "-test.v", "-test.run=^TestAUsersOwn$/^"+over+"$")
 			cmd.Dir = "/"
 			cmd.Env = append(os.Environ(), "TRIAL_USER=1", "HOME=/home/someone", "XDG_RUNTIME_DIR=/run/user/4711",
 				"PATH="+built+":"+os.Getenv("PATH"))
@@ -233,7 +237,7 @@ func TestAUsersOwn(t *testing.T) {
 			}
 			return
 		}
-		run(t, "proxyctl", "install", "--user", "mine", "--listen", address)
+		run(t, slices.Concat([]string{"proxyctl", "install", "--user", "mine", "--listen", address}, members())...)
 		write(t, "/home/someone/.config/systemd/user/mine@.service",
 			"[Service]\nType=notify\nExecStart="+built+"/proxyctl exec --service mine -- /srv/mine/{release}/web\n")
 		write(t, "/home/someone/.config/proxyd/mine.toml", "[backend]\ndriver = \"systemd\"\nunit = \"mine@{generation}.service\"\n[stop]\ntimeout = \"5s\"\n")
@@ -244,6 +248,7 @@ func TestAUsersOwn(t *testing.T) {
 		run(t, "proxyctl", "promote", "v2")
 		mustAnswer(t, address, "v2")
 		g := mustStatus(t, "mine").current()
+		mustTakeItsPath(t, "mine")
 		if g.Unit != "mine@2.service" || g.Notice != "serves v2 2" {
 			t.Errorf("status shows %+v", g)
 		}

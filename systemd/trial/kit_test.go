@@ -111,6 +111,10 @@ type status struct {
 	State       string
 	Current     uint64
 	Previous    uint64
+	Listeners   []struct {
+		Path   string
+		Reason string `json:"path_reason"`
+	}
 	Generations []generation
 }
 

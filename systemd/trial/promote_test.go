@@ -2,12 +2,13 @@ package trial
 
 import "testing"
 
-// rounds of promote and revert, and how many requests go on meanwhile.
+// rounds of promote and revert, and how many requests go on meanwhile: 100,000
+// over both paths.
 func load() (rounds int, requests int64) {
 	if testing.Short() {
 		return 3, 3000
 	}
-	return 20, 100_000
+	return 20, 50_000
 }
 
 // dance promotes and reverts under load: nothing fails, and after each return
@@ -32,30 +33,21 @@ func dance(t *testing.T, address string) {
 
 // Point 2, and with it 6: proxyd is an unprivileged user with the hardened unit.
 func TestPromotesOfAGoServer(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		dance(t, web)
 	})
 }
 
+// On the direct path nginx's workers share a member of the listener's group.
 func TestPromotesOfNginx(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveNginx(t)
 		dance(t, web)
-	})
-}
-
-// The same straight from the kernel: nginx's workers share a member of the
-// listener's group.
-func TestPromotesOfNginxOverTheDirectPath(t *testing.T) {
-	within(t, func(t *testing.T) {
-		serveNginx(t, "--members", "6")
-		if path, why := pathOf(t); path != "direct" {
-			t.Fatalf("path %s, %s", path, why)
-		}
-		dance(t, web)
 		run(t, "systemctl", "restart", "proxyd@web.service")
-		dance(t, web)
+		run(t, "proxyctl", "-s", "web", "promote", "v3")
+		mustAnswer(t, web, "v3")
+		mustTakeItsPath(t, "web")
 	})
 }
 
@@ -81,7 +73,7 @@ exec nginx -e stderr -p "$dir" -c "$dir/nginx.conf"
 `
 
 // serveNginx installs a real nginx as service web and starts it.
-func serveNginx(t *testing.T, flags ...string) {
+func serveNginx(t *testing.T) {
 	t.Helper()
 	write(t, "/srv/nginx.sh", nginxScript)
 	install(t, "web", webPort, `[Service]
@@ -96,7 +88,8 @@ KillMode=mixed
 driver       = "systemd"
 unit         = "web@{generation}.service"
 non_blocking = true # its workers share the socket
-`, flags...)
+`)
 	run(t, "systemctl", "enable", "--now", "proxyd@web.socket", "proxyd@web.service")
 	mustAnswer(t, web, "v1")
+	mustTakeItsPath(t, "web")
 }

@@ -26,7 +26,7 @@ func TestTheStepsOfTheREADME(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		text, err := os.ReadFile(steps)
 		if err != nil {
 			t.Fatal(err)
@@ -59,6 +59,9 @@ func TestTheStepsOfTheREADME(t *testing.T) {
 							return st.generation(st.Previous).State == "standby"
 						})
 					}
+					if strings.Contains(command, "proxyctl install") {
+						command = strings.Join(append([]string{command}, members()...), " ")
+					}
 					ran++
 					out := run(t, "sh", "-euc", "cd "+built+"; "+command)
 					t.Logf("# %s\n%s", command, out)
@@ -68,6 +71,9 @@ func TestTheStepsOfTheREADME(t *testing.T) {
 					}[command]
 					if !strings.Contains(out, want) {
 						t.Errorf("%s: no %q in\n%s", command, want, out)
+					}
+					if strings.HasPrefix(command, "curl") {
+						mustTakeItsPath(t, "web")
 					}
 					if strings.HasPrefix(command, "systemctl re") || command == "proxyctl retire" {
 						mustAnswer(t, web, "v1")

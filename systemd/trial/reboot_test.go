@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,13 @@ func TestReboot(t *testing.T) {
 	if booted.Inside() {
 		return // it is the outside that boots
 	}
+	for _, over = range []string{relay, direct} {
+		t.Run(over, testReboot)
+	}
+	over = relay
+}
+
+func testReboot(t *testing.T) {
 	m := machine(t)
 	began := time.Now()
 	must := func(argv ...string) string {
@@ -34,7 +42,7 @@ func TestReboot(t *testing.T) {
 	for _, v := range []string{"v1", "v2", "v3"} {
 		file("/srv/web/"+v+"/web", "#!/bin/sh\nexec "+here+" backend\n", true)
 	}
-	must(built+"/proxyctl", "install", "web", "--listen", webPort)
+	must(slices.Concat([]string{built + "/proxyctl", "install", "web", "--listen", webPort}, members())...)
 	file("/etc/systemd/system/web@.service", goUnit("web"), false)
 	file("/etc/proxyd/web.toml", fmt.Sprintf(goConfig, "web"), false)
 	must("systemctl", "daemon-reload")
@@ -93,7 +101,7 @@ func TestReboot(t *testing.T) {
 				t.Errorf("after the boot %q answers", answer)
 			}
 			status := must("proxyctl", "status")
-			if !strings.Contains(status, "(v2) is current") {
+			if !strings.Contains(status, "(v2) is current") || !strings.Contains(status, over) {
 				t.Error(status)
 			}
 			if log := must("journalctl", "--no-pager", "-u", "proxyd@web", fmt.Sprintf("--since=@%d", began.Unix())); strings.Contains(log, "cannot take over") {

@@ -11,7 +11,7 @@ import (
 
 // A reload applies the config or keeps the old one and fails with the reason.
 func TestReload(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		pid := property(t, "proxyd@web.service", "MainPID")
 		config := fmt.Sprintf(goConfig, "web")
@@ -71,7 +71,7 @@ func TestReload(t *testing.T) {
 
 // What proxyd tells systemd and the journal of itself.
 func TestWhatSystemdIsTold(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		await(t, "the status", func() bool {
 			return property(t, "proxyd@web.service", "StatusText") == "serving: generation 1 (v1), 0 in flight"
@@ -102,7 +102,7 @@ func TestWhatSystemdIsTold(t *testing.T) {
 
 // The watchdog ends a proxyd that stands still, and systemd starts the next.
 func TestWatchdog(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		write(t, "/etc/systemd/system/proxyd@web.service.d/watchdog.conf", "[Service]\nWatchdogSec=1s\n")
 		t.Cleanup(func() { run(t, "rm", "-r", "/etc/systemd/system/proxyd@web.service.d") })

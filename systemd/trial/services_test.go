@@ -10,13 +10,14 @@ import (
 
 // Point 7: two services on one host.
 func TestTwoServices(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		const api = "127.0.0.1:444"
 		releases(t, "api", "v1", "v2")
 		install(t, "api", "444", goUnit("api"), fmt.Sprintf(goConfig, "api"))
 		run(t, "systemctl", "enable", "--now", "proxyd@api.socket", "proxyd@api.service")
 		mustAnswer(t, api, "v1")
+		mustTakeItsPath(t, "api")
 
 		both := run(t, "proxyctl", "status")
 		if !strings.Contains(both, "web: serving") || !strings.Contains(both, "api: serving") {
@@ -63,7 +64,7 @@ func TestTwoServices(t *testing.T) {
 // Point 6: proxyd's user may do with the template's units what it needs, and
 // with no other unit anything.
 func TestOnlyTheTemplatesUnits(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		write(t, "/etc/systemd/system/other@.service", "[Service]\nExecStart=sleep infinity\n")
 		write(t, "/etc/systemd/system/web-admin@.service", "[Service]\nExecStart=sleep infinity\n")

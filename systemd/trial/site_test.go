@@ -3,6 +3,8 @@ package trial
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -50,11 +52,48 @@ func releases(t *testing.T, name string, labels ...string) {
 	t.Cleanup(func() { os.RemoveAll("/srv/" + name) })
 }
 
+// Over which path the services of a test are installed.
+const (
+	relay  = "relay"
+	direct = "direct"
+)
+
+var over = relay
+
+// overBothPaths runs body inside the machine, over each path: what holds for
+// users does not depend on it. A body says what does by over.
+func overBothPaths(t *testing.T, body func(t *testing.T)) {
+	t.Helper()
+	within(t, func(t *testing.T) {
+		for _, over = range []string{relay, direct} {
+			t.Run(over, body)
+		}
+		over = relay
+	})
+}
+
+// members are the flags of install for the path.
+func members() []string {
+	if over == direct {
+		return []string{"--members", strconv.Itoa(lines)}
+	}
+	return nil
+}
+
+// mustTakeItsPath wants the current generation of a service on the path that it
+// was installed for.
+func mustTakeItsPath(t *testing.T, name string) {
+	t.Helper()
+	if path, why := pathOf(t, name); path != over {
+		t.Fatalf("path %s (%s), not %s", path, why, over)
+	}
+}
+
 // install installs a service as a person does, with a template unit and a
 // config, and takes it away at the end of the test.
 func install(t *testing.T, name, listen, unit, config string, flags ...string) {
 	t.Helper()
-	run(t, append([]string{built + "/proxyctl", "install", name, "--listen", listen}, flags...)...)
+	run(t, slices.Concat([]string{built + "/proxyctl", "install", name, "--listen", listen}, members(), flags)...)
 	write(t, "/etc/systemd/system/"+name+"@.service", unit)
 	write(t, "/etc/proxyd/"+name+".toml", config)
 	run(t, "systemctl", "daemon-reload")
@@ -80,6 +119,7 @@ func serveGo(t *testing.T) {
 	install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
 	run(t, "systemctl", "enable", "--now", "proxyd@web.socket", "proxyd@web.service")
 	mustAnswer(t, web, "v1")
+	mustTakeItsPath(t, "web")
 }
 
 // withoutProbation has a generation of service web that dies started again, also
