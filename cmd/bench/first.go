@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -87,13 +88,13 @@ func visitOnce(fd int, sa *unix.SockaddrInet4, answer []byte) error {
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
 		case n == 0:
-			return fmt.Errorf("receive: connection ended early")
+			return errors.New("receive: connection ended early")
 		default:
 			got += n
 		}
 	}
 	if !bytes.HasPrefix(answer, responseStart) {
-		return fmt.Errorf("receive: not the response")
+		return errors.New("receive: not the response")
 	}
 	return nil
 }

@@ -107,11 +107,11 @@ func mustAnswer(t *testing.T, address, release string) {
 
 // status is what of proxyctl's a test looks at.
 type status struct {
-	Service     string
-	State       string
-	Current     uint64
-	Previous    uint64
-	Listeners   []struct {
+	Service   string
+	State     string
+	Current   uint64
+	Previous  uint64
+	Listeners []struct {
 		Path   string
 		Reason string `json:"path_reason"`
 	}
