@@ -286,7 +286,7 @@ func (d *systemdDriver) Found(ctx context.Context) ([]backend.Found, error) {
 	for _, u := range units {
 		i := slices.IndexFunc(notes, func(n runNote) bool { return n.Identity.Unit == u.Identity.Unit })
 		f := backend.Found{ID: u.Generation, Release: u.Release}
-		known := systemdIdentity{Identity: u.Identity}
+		known := systemdIdentity{Identity: u.Identity, Scope: d.scope}
 		if i >= 0 {
 			f.ID, f.Release = notes[i].Generation, notes[i].Release
 			known.socketNote = notes[i].Identity.socketNote

@@ -40,7 +40,20 @@ func TestTheTemplateChanges(t *testing.T) {
 		// What ran is what a revert runs.
 		run(t, "proxyctl", "revert", "--to", "2")
 		mustAnswer(t, web, "v2")
-		if g := mustStatus(t, "web").current(); g.Unit != "web@2.service" {
+		again := mustStatus(t, "web").current()
+		if again.Unit != "web@2.service" {
+			t.Errorf("current is %+v", again)
+		}
+
+		// It is taken over also where nothing tells of it but the note beside its sockets.
+		write(t, "/run/systemd/system/proxyd@web.service.d/lose.conf",
+			"[Service]\nExecStartPre=sh -c 'rm /var/lib/proxyd/web/state.json* /run/proxyd/web/state.json'\n")
+		run(t, "systemctl", "daemon-reload")
+		run(t, "systemctl", "restart", "proxyd@web.service")
+		run(t, "rm", "-r", "/run/systemd/system/proxyd@web.service.d")
+		run(t, "systemctl", "daemon-reload")
+		l.runFor(200)
+		if g := mustStatus(t, "web").current(); g.ID != 2 || g.Release != "v2" || g.Unit != "web@2.service" || g.PID != again.PID {
 			t.Errorf("current is %+v", g)
 		}
 
