@@ -9,7 +9,7 @@ import (
 // A template that is another one by now orphans nothing: what runs is taken over
 // and serves on until it is replaced, and then it ends as it should.
 func TestTheTemplateChanges(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		run(t, "proxyctl", "promote", "v2")
 		before := pids(t, "web@*")
@@ -21,7 +21,7 @@ func TestTheTemplateChanges(t *testing.T) {
 			t.Errorf("exit code %d\n%s", code, out)
 		}
 		// Both, so that proxyd may also start what ran in the units of before.
-		run(t, "proxyctl", "install", "web", "--listen", webPort, "--unit", "web@{generation}.service", "--unit", "web@{release}-{generation}.service")
+		run(t, "proxyctl", "install", "web", "--unit", "web@{generation}.service", "--unit", "web@{release}-{generation}.service")
 		run(t, "systemctl", "restart", "proxyd@web.service")
 		l.runFor(200)
 		if after := pids(t, "web@*"); after["web@2.service"] != before["web@2.service"] {
@@ -59,7 +59,7 @@ func TestTheTemplateChanges(t *testing.T) {
 
 		// Where proxyd may not end a unit any more, as install would have it, it says so,
 		// and what to do.
-		run(t, "proxyctl", "install", "web", "--listen", webPort, "--template", "app")
+		run(t, "proxyctl", "install", "web", "--template", "app")
 		run(t, "sed", "-i", `s#, /^web@2[^/]*/##`, "/etc/polkit-1/rules.d/50-proxyd.rules")
 		write(t, "/etc/proxyd/web.toml", strings.Replace(config, "web@", "app@", 1))
 		write(t, "/etc/systemd/system/app@.service", goUnit("web"))

@@ -67,7 +67,7 @@ func mustHaveSocketsBack(t *testing.T, began time.Time) {
 
 // A probation does not end with the proxyd that it began under.
 func TestTheProbationOutlivesARestart(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		for _, how := range []string{"restart", "kill --signal=KILL"} {
 			run(t, "proxyctl", "promote", "v2")

@@ -44,7 +44,6 @@ func TestTwoServices(t *testing.T) {
 		// What happens to one does not concern the other.
 		before := pids(t, "api@*")
 		l := startTraffic(t, api, 2, 2)
-		withoutProbation(t)
 		run(t, "proxyctl", "-s", "web", "promote", "v2")
 		mustAnswer(t, web, "v2")
 		run(t, "systemctl", "kill", "-s", "KILL", "proxyd@web.service", "web@2.service")
