@@ -67,11 +67,12 @@ func TestTheTemplateChanges(t *testing.T) {
 		run(t, "systemctl", "daemon-reload")
 		run(t, "systemctl", "restart", "proxyd@web.service")
 		l.runFor(200)
+		this := "_SYSTEMD_INVOCATION_ID=" + property(t, "proxyd@web.service", "InvocationID")
 		run(t, "proxyctl", "promote", "v1")
 		mustAnswer(t, web, "v1")
 		const advice = "end the unit yourself (systemctl stop web@2.service)"
 		await(t, "proxyd to say that it may not end the unit", func() bool {
-			return strings.Contains(run(t, "journalctl", "--no-pager", "-u", "proxyd@web"), advice)
+			return strings.Contains(run(t, "journalctl", "--no-pager", this), advice)
 		})
 		run(t, "systemctl", "stop", "web@2.service")
 		await(t, "generation 2 to be known to have ended", func() bool { return mustStatus(t, "web").generation(2).State == "stopped" })

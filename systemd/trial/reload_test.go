@@ -14,6 +14,7 @@ func TestReload(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		pid := property(t, "proxyd@web.service", "MainPID")
+		this := "_SYSTEMD_INVOCATION_ID=" + property(t, "proxyd@web.service", "InvocationID")
 		config := fmt.Sprintf(goConfig, "web")
 
 		write(t, "/etc/proxyd/web.toml", config+"\n[ready]\ndeadline = \"1s\"\n")
@@ -42,7 +43,7 @@ func TestReload(t *testing.T) {
 			if out, code := try(t, "proxyctl", "reload"); code != 1 || !strings.Contains(out, c.reason) {
 				t.Errorf("exit code %d\n%s", code, out)
 			}
-			if log := run(t, "journalctl", "--no-pager", "-u", "proxyd@web"); !strings.Contains(log, c.reason) {
+			if log := run(t, "journalctl", "--no-pager", this); !strings.Contains(log, c.reason) {
 				t.Errorf("the journal does not tell %q:\n%s", c.reason, log)
 			}
 			if state := property(t, "proxyd@web.service", "ActiveState"); state != "active" {
@@ -53,7 +54,7 @@ func TestReload(t *testing.T) {
 
 		// SIGHUP asks for the same; its outcome is in the log, with its priority.
 		errors := func() int {
-			return strings.Count(run(t, "journalctl", "--no-pager", "-o", "cat", "-u", "proxyd@web", "-p", "err", "PROXYD_BY=SIGHUP"), "cannot reload")
+			return strings.Count(run(t, "journalctl", "--no-pager", "-o", "cat", "-p", "err", this, "PROXYD_BY=SIGHUP"), "cannot reload")
 		}
 		number, _ := strconv.Atoi(pid)
 		signal(t, number, syscall.SIGHUP)
@@ -61,7 +62,7 @@ func TestReload(t *testing.T) {
 		write(t, "/etc/proxyd/web.toml", config)
 		signal(t, number, syscall.SIGHUP)
 		await(t, "the reload", func() bool {
-			return strings.Contains(run(t, "journalctl", "--no-pager", "-o", "cat", "-u", "proxyd@web", "PROXYD_BY=SIGHUP"), "reloaded")
+			return strings.Contains(run(t, "journalctl", "--no-pager", "-o", "cat", this, "PROXYD_BY=SIGHUP"), "reloaded")
 		})
 		if now := property(t, "proxyd@web.service", "MainPID"); now != pid {
 			t.Errorf("proxyd was process %s and is %s", pid, now)
@@ -112,13 +113,14 @@ func TestWatchdog(t *testing.T) {
 		before := property(t, "proxyd@web.service", "WatchdogTimestampMonotonic")
 		await(t, "a ping", func() bool { return property(t, "proxyd@web.service", "WatchdogTimestampMonotonic") != before })
 		pid, _ := strconv.Atoi(property(t, "proxyd@web.service", "MainPID"))
+		this := "INVOCATION_ID=" + property(t, "proxyd@web.service", "InvocationID") // what systemd says of it
 		signal(t, pid, syscall.SIGSTOP)
 		await(t, "another proxyd", func() bool {
 			now := property(t, "proxyd@web.service", "MainPID")
 			return now != "0" && now != strconv.Itoa(pid)
 		})
 		mustAnswer(t, web, "v1")
-		if log := run(t, "journalctl", "--no-pager", "-u", "proxyd@web"); !strings.Contains(log, "Watchdog timeout") {
+		if log := run(t, "journalctl", "--no-pager", this); !strings.Contains(log, "Watchdog timeout") {
 			t.Errorf("it was not the watchdog:\n%s", log)
 		}
 	})
