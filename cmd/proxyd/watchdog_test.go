@@ -247,7 +247,9 @@ func TestTimeIsAskedForWhatTheOperatorDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-answered
-		d.hear(2, "WATCHDOG=1", "") // of before
+		d.tell("MARK=1")
+		d.hear(1, "MARK=1", "")
+		d.hear(2, "WATCHDOG=1", "") // a look may have begun before
 		d.hear(3, "WATCHDOG=1", "EXTEND")
 	}
 }
