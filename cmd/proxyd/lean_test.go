@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +66,7 @@ type leanLoad struct {
 	log     *switchLog
 	stop    chan struct{}
 	ended   sync.WaitGroup
+	lots    atomic.Int64 // that were taken to their end
 
 	// Of the goroutine of run, until it has ended.
 	done, wrong int
@@ -108,7 +110,15 @@ func (l *leanLoad) run() {
 		case <-due.C:
 		}
 		l.lot()
+		l.lots.Add(1)
 	}
+}
+
+// awaitLot waits for the end of a lot that begins from now on.
+func (l *leanLoad) awaitLot(t *testing.T) {
+	t.Helper()
+	until := l.lots.Load() + 2 // the first of these may be under way
+	await(t, "connections to be made", func() bool { return l.lots.Load() >= until })
 }
 
 // lot makes leanAtOnce connections and takes their answers.
