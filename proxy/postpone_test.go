@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +65,86 @@ func TestPostponedAndTakenInPart(t *testing.T) {
 	p.deliver()
 	if got := string(socks[backend].out); got != "one" {
 		t.Fatalf("when there was room again: %q", got)
+	}
+}
+
+// A message for one that is gone by the end of the turn ends the connection then:
+// no event may follow.
+func TestPostponedForOneThatIsGone(t *testing.T) {
+	k := newFake(undisturbed)
+	p, c, socks := twoSides(k)
+	socks[client].peerSends([]byte("one"))
+	p.happened(c, client, unix.EPOLLIN)
+	socks[backend].peerResets()
+	p.deliver()
+	if socks[client].outEnd != rst || !socks[backend].closed {
+		t.Errorf("the client was shown %d, and the backend's socket is closed: %t", socks[client].outEnd, socks[backend].closed)
+	}
+}
+
+// counting counts system calls.
+type counting struct {
+	kernel
+	calls int
+}
+
+func (k *counting) recv(fd int32, b []byte) (int, syscall.Errno) {
+	k.calls++
+	return k.kernel.recv(fd, b)
+}
+
+func (k *counting) send(fd int32, b []byte, more bool) (int, syscall.Errno) {
+	k.calls++
+	return k.kernel.send(fd, b, more)
+}
+
+func (k *counting) sendAll(writes []write, bytes []byte) {
+	k.calls++
+	k.kernel.sendAll(writes, bytes)
+}
+
+func (k *counting) arm(fd int32, key key) {
+	k.calls++
+	k.kernel.arm(fd, key)
+}
+
+// A message costs a read, and a call for all that were read in its turn, and
+// nothing is allocated for it.
+func TestWhatAMessageCosts(t *testing.T) {
+	const n = 20
+	k := &counting{kernel: &linux{epoll: -1, ring: needRing(t), many: manyAtOnce}}
+	defer k.kernel.(*linux).closeRing()
+	p := newPump(k)
+	p.ended = func(*conn) {}
+	clients, backends := pairs(t, n), pairs(t, n)
+	var conns []*conn
+	for i := range n {
+		c := p.slab.take()
+		c.state = relaying
+		c.side[client].fd, c.side[backend].fd = int32(clients[i][0]), int32(backends[i][0])
+		conns = append(conns, c)
+	}
+	text, got := make([]byte, 1000), make([]byte, 2000)
+	turn := func() {
+		for i, c := range conns {
+			unix.Write(clients[i][1], text)
+			p.happened(c, client, unix.EPOLLIN)
+		}
+		p.deliver()
+		for i := range conns {
+			if m, err := unix.Read(backends[i][1], got); m != len(text) {
+				t.Fatalf("message %d: %d bytes came (%v)", i, m, err)
+			}
+		}
+	}
+	turn() // the first makes room
+	k.calls = 0
+	turn()
+	if k.calls != n+1 {
+		t.Errorf("%d messages cost %d calls, want %d", n, k.calls, n+1)
+	}
+	if a := testing.AllocsPerRun(10, turn); a > 0 {
+		t.Errorf("%d messages cost %v allocations", n, a)
 	}
 }
 

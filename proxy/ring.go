@@ -112,7 +112,8 @@ func (r *ring) close() {
 }
 
 // send writes messages to their sockets and notes what came of each. What the
-// kernel did not take stays undone, and the error says why.
+// kernel did not take stays undone, and the error says why. bytes must not be on a
+// stack, which may be moved before the kernel has read it.
 func (r *ring) send(writes []write, bytes []byte) syscall.Errno {
 	for from := 0; from < len(writes); {
 		tail, n := *r.sqTail, uint32(0)
@@ -155,7 +156,7 @@ func (r *ring) collect(writes []write, n uint32) {
 	for n > 0 {
 		head, tail := *r.cqHead, atomic.LoadUint32(r.cqTail)
 		if head == tail { // cannot be, see ring; but a result must never come late
-			syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 0, 1, enterAndAwait, 0, 0)
+			syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 0, 1, enterAndAwait, 0, 0)
 			continue
 		}
 		for ; head != tail; head++ {

@@ -74,6 +74,8 @@ type linux struct {
 	epoll int32
 	ring  *ring // nil where there is none
 	many  int   // messages from which the ring is used
+
+	broken func(syscall.Errno) // told when the ring is given up; may be nil
 }
 
 func (k *linux) recv(fd int32, b []byte) (int, syscall.Errno) {
@@ -96,12 +98,15 @@ var manyAtOnce = 2
 
 func (k *linux) sendAll(writes []write, bytes []byte) {
 	if k.ring != nil && len(writes) >= k.many {
-		switch k.ring.send(writes, bytes) {
+		switch errno := k.ring.send(writes, bytes); errno {
 		case 0:
 			return
 		case unix.EAGAIN, unix.EBUSY, unix.EINTR, unix.ENOMEM: // passes
 		default:
 			k.closeRing()
+			if k.broken != nil {
+				k.broken(errno)
+			}
 		}
 	}
 	for i := range writes {
