@@ -105,11 +105,12 @@ func TestCrashesInARow(t *testing.T) {
 		if testing.Short() {
 			crashes = 3
 		}
+		var pid int
 		for range crashes {
-			var pid int
+			last := pid // systemd may not have seen yet that it was killed
 			await(t, "proxyd to run", func() bool {
 				pid, _ = strconv.Atoi(property(t, "proxyd@web.service", "MainPID"))
-				return pid != 0 && property(t, "proxyd@web.service", "ActiveState") == "active"
+				return pid != 0 && pid != last && property(t, "proxyd@web.service", "ActiveState") == "active"
 			})
 			// Stopped it takes nobody, so these wait in the queue.
 			signal(t, pid, syscall.SIGSTOP)
