@@ -63,6 +63,7 @@ func nginxCommand(t *testing.T, listen, find, handed string) []string {
 // A real nginx is promoted and reverted 20 times under load: no request fails,
 // and after each return new connections are answered by the right release.
 func TestRealNginx(t *testing.T) {
+	t.Parallel() // with the one that waits for a minute
 	rounds, requests := 20, int64(100_000)
 	if testing.Short() {
 		rounds, requests = 3, 3000
