@@ -154,11 +154,15 @@ func (d *Direct) steer(to int) error {
 // begin checks every member and has the relay serve those that are nobody's. It
 // is done at the first change of steering: only then is it known which members
 // generations have from before. O_NONBLOCK is the socket's, so it must not be
-// touched while a generation has it.
+// touched while a generation has it. A check that could not be made says nothing
+// of the groups: it breaks nothing.
 func (d *Direct) begin() error {
-	if err := d.checkAll(); err != nil && d.broken == nil {
+	switch err := d.checkAll(); {
+	case errors.Is(err, ErrGroup) && d.broken == nil:
 		d.broken = err
 		d.log.Error("the direct path is not used for new generations", "error", err)
+	case err != nil:
+		d.log.Warn("cannot check the members of the groups", "error", err)
 	}
 	for m := 1; m < len(d.members); m++ {
 		if d.members[m].generation == 0 {

@@ -141,7 +141,7 @@ func TestWhatWasHeldIsServedInOrder(t *testing.T) {
 		c.Write([]byte{byte(i)})
 		clients = append(clients, c)
 	}
-	if n, err := queueOf(fds[hold]); n != len(clients) || err != nil {
+	if n, _, err := queueOf(fds[hold]); n != len(clients) || err != nil {
 		t.Fatalf("%d are held, %v", n, err)
 	}
 	if err := d.Steer(1); err != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -88,8 +89,10 @@ func (d *Direct) alone(g *group) error {
 }
 
 // checkAll compares the index of each member with the kernel's. One that is a
-// generation's gets a connection that is closed at once. Where clients wait in a
-// free one it is left until it is lent.
+// generation's gets a connection that is closed at once, but where its queue has
+// no room for it: the connect would wait until the generation accepts. Where
+// clients wait in a free one it is left until it is lent. An error that is not
+// ErrGroup keeps no other member from being checked.
 func (d *Direct) checkAll() error {
 	diag, err := openDiag()
 	if err != nil {
@@ -98,17 +101,22 @@ func (d *Direct) checkAll() error {
 	defer diag.close()
 	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
 	defer cancel()
+	var unsure error
 	for m := 1; m < len(d.members); m++ {
 		for _, g := range d.groups {
-			if d.members[m].generation != 0 {
+			n, room, err := queueOf(g.fds[m])
+			switch lent := d.members[m].generation != 0; {
+			case err != nil:
+			case lent && n < room/2: // what comes in meanwhile has room as well
 				err = g.checkLent(ctx, diag, m)
-			} else if n, _ := queueOf(g.fds[m]); n == 0 {
+			case !lent && n == 0:
 				err = g.check(ctx, m, func(fd int) { d.proxy.takeOver(fd, g.fds[hold]) })
 			}
-			if err != nil {
+			if errors.Is(err, ErrGroup) {
 				return err
 			}
+			unsure = errors.Join(unsure, err)
 		}
 	}
-	return nil
+	return unsure
 }

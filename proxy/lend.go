@@ -118,7 +118,7 @@ func (d *Direct) check(ctx context.Context, member int) error {
 func (d *Direct) queued(member int) (int, error) {
 	n := 0
 	for _, g := range d.groups {
-		q, err := queueOf(g.fds[member])
+		q, _, err := queueOf(g.fds[member])
 		if err != nil {
 			return 0, err
 		}
@@ -128,13 +128,14 @@ func (d *Direct) queued(member int) (int, error) {
 }
 
 // queueOf counts the connections in a listening socket's queue, which are made
-// but not accepted: tcp_get_info in net/ipv4/tcp.c.
-func queueOf(fd int) (int, error) {
+// but not accepted, and tells how many it has room for: tcp_get_info in
+// net/ipv4/tcp.c.
+func queueOf(fd int) (n, room int, err error) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return 0, fmt.Errorf("read queue length: %w", err)
+		return 0, 0, fmt.Errorf("read queue length: %w", err)
 	}
-	return int(info.Unacked), nil
+	return int(info.Unacked), int(info.Sacked), nil
 }
 
 // Keep gives a generation the member that it has already, from before this

@@ -22,7 +22,8 @@ func (d *Direct) Waiting(generation uint64, listener string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return queueOf(g.fds[member])
+	n, _, err := queueOf(g.fds[member])
+	return n, err
 }
 
 func (d *Direct) find(generation uint64, listener string) (*group, int, error) {
