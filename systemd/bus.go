@@ -59,6 +59,10 @@ func (s state) running() bool {
 	return s.active != "inactive" && s.active != "failed" && s.active != ""
 }
 
+// remains tells whether the unit is only called active: RemainAfterExit= keeps it
+// so though its process has ended (systemd.service(5)).
+func (s state) remains() bool { return s.active == "active" && s.sub == "exited" }
+
 // stateOf reads properties. What is missing, or of another type than it should
 // be, is zero.
 func stateOf(p map[string]any) state {

@@ -38,7 +38,8 @@
 // that failed is given with Done closed; Exit and LastLines tell why, so that one
 // path leads to the user for all of exit 1, a missing binary and a timeout.
 // Template units should say Restart=no (the default): when to start again is
-// proxyd's to decide; what is about to be restarted counts as ended.
+// proxyd's to decide; what is about to be restarted counts as ended, and so does
+// what only RemainAfterExit= keeps active. Type=oneshot is refused.
 //
 // # Ownership
 //

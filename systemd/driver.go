@@ -21,6 +21,8 @@ var (
 	// ErrClosed is a Driver after Close.
 	ErrClosed = errors.New("the driver is closed")
 
+	errOneShot = errors.New("by its Type=oneshot it counts as started only when its program has ended: write Type=notify or Type=exec there")
+
 	errNoUnit = errors.New("no such unit is loaded")
 )
 
@@ -131,6 +133,9 @@ func (d *Driver) Check(ctx context.Context, generation uint64, release string) e
 	return d.CheckUnit(ctx, name)
 }
 
+// oneShot is the Type= of units that run something to its end.
+const oneShot = "oneshot"
+
 // CheckUnit is Check by the unit's name.
 func (d *Driver) CheckUnit(ctx context.Context, name string) error {
 	s, err := d.link.read(ctx, name)
@@ -139,6 +144,8 @@ func (d *Driver) CheckUnit(ctx context.Context, name string) error {
 		return err
 	case s.load != "loaded":
 		return fmt.Errorf("unit %s is %s: %s", name, s.load, s.loadError)
+	case s.kind == oneShot:
+		return fmt.Errorf("unit %s: %w", name, errOneShot)
 	}
 	return nil
 }
@@ -235,6 +242,9 @@ func (d *Driver) begin(ctx context.Context, u *Unit, record func(Identity) error
 	}
 	if before.running() || before.job {
 		return ErrRunning
+	}
+	if before.kind == oneShot {
+		return errOneShot
 	}
 	if err := record(Identity{Unit: u.name}); err != nil {
 		return fmt.Errorf("%w: %w", errRecord, err)

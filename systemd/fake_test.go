@@ -150,6 +150,52 @@ func TestWhatNobodyToldIsSeen(t *testing.T) {
 	})
 }
 
+// RemainAfterExit= keeps a unit active when nothing of it runs any more, also one
+// that is taken over.
+func TestAUnitWithoutAProcessHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, d := fakeDriver(t)
+		defer d.Close()
+		u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.set("SubState", "exited", "MainPID", uint32(0), "Result", "success",
+			"ExecMainCode", int32(1), "ExecMainStatus", int32(0), "ExecMainExitTimestampMonotonic", uint64(9))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		const want = "its process exited with status 0"
+		if got := u.Exit(); got != want || u.PID() != 0 {
+			t.Errorf("its end is told as %q, its process is %d", got, u.PID())
+		}
+		again, err := d.Adopt(t.Context(), u.Identity())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := again.Exit(); got != want {
+			t.Errorf("the end of what was taken over is told as %q", got)
+		}
+		if err := again.Clear(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if f.props["ActiveState"] != "inactive" {
+			t.Error("it stays, so that it cannot be started again")
+		}
+	})
+}
+
+func TestAUnitThatRunsToItsEndIsNoGeneration(t *testing.T) {
+	f, d := fakeDriver(t)
+	defer d.Close()
+	f.set("LoadState", "loaded", "Type", "oneshot")
+	if _, err := d.Start(t.Context(), 1, "v1", new(identityList).record); !errors.Is(err, errOneShot) || f.starts != 0 {
+		t.Errorf("it was started %d times: %v", f.starts, err)
+	}
+	if err := d.Check(t.Context(), 1, "v1"); !errors.Is(err, errOneShot) {
+		t.Error("check says", err)
+	}
+}
+
 // A connection that is lost for long says nothing of the units.
 func TestALostConnectionEndsNoUnit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

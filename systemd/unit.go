@@ -113,7 +113,7 @@ func (u *Unit) watch() {
 func (u *Unit) over(s state) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.invocation != "" && (s.invocation != u.invocation || !s.running() || s.active == "deactivating" && s.mainPID == 0)
+	return u.invocation != "" && (s.invocation != u.invocation || !s.running() || s.remains() || s.active == "deactivating" && s.mainPID == 0)
 }
 
 // goesDown tells whether the whole system is being stopped.
@@ -155,6 +155,7 @@ func (u *Unit) observe(s state) {
 		if s.running() || s.job {
 			return
 		}
+	case ours && s.remains():
 	case ours && s.sub != "auto-restart" && (s.active == "active" || s.active == "reloading"):
 		u.last = s
 		shut(u.ready)
