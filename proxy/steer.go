@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"syscall"
@@ -151,30 +153,49 @@ func (g *group) dial(ctx context.Context, member int) (net.Conn, error) {
 
 // aim binds a socket that is about to connect and lets the group know it.
 func (g *group) aim(fd int, from *net.TCPAddr, member int) error {
-	var sa unix.Sockaddr
-	if ip := from.IP.To4(); ip != nil {
-		sa = &unix.SockaddrInet4{Addr: [4]byte(ip)}
-	} else {
-		zone := uint32(0)
-		if ifi, err := net.InterfaceByName(from.Zone); err == nil {
-			zone = uint32(ifi.Index)
-		}
-		sa = &unix.SockaddrInet6{Addr: [16]byte(from.IP), ZoneId: zone}
-	}
-	if err := unix.Bind(fd, sa); err != nil {
+	if err := bindFrom(fd, from); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
 	bound, err := unix.Getsockname(fd)
 	if err != nil {
 		return fmt.Errorf("read own address: %w", err)
 	}
-	from.Port = sockPort(bound)
+	from.Port = int(sockAddr(bound).Port())
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.probes) >= maxProbes {
 		return errProbes
 	}
 	return g.attach(max(g.to, hold), append(slices.Clone(g.probes), probe{*from, member}))
+}
+
+// sourcesTried is how many addresses a probe over loopback tries to come from.
+const sourcesTried = 8
+
+// bindFrom binds a socket to a local address and a free port. bind(2) counts a
+// port as used that an ended connection of that address has in TIME_WAIT, also
+// where connect(2) would take it. So it can find none while clients of this
+// machine still connect. All of 127.0.0.0/8 is loopback's: then from becomes
+// another address of it.
+func bindFrom(fd int, from *net.TCPAddr) error {
+	ip := from.IP.To4()
+	if ip == nil {
+		zone := uint32(0)
+		if ifi, err := net.InterfaceByName(from.Zone); err == nil {
+			zone = uint32(ifi.Index)
+		}
+		return unix.Bind(fd, &unix.SockaddrInet6{Addr: [16]byte(from.IP), ZoneId: zone})
+	}
+	err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte(ip)})
+	for range sourcesTried - 1 {
+		if !ip.IsLoopback() || !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+		other := [4]byte{127, byte(1 + rand.N(254)), byte(rand.N(256)), byte(1 + rand.N(254))}
+		from.IP = other[:]
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: other})
+	}
+	return err
 }
 
 // forget takes a probe out once it is connected or has failed. The connection
@@ -208,6 +229,7 @@ func (g *group) check(ctx context.Context, member int, stray func(fd int)) error
 		return fail(err)
 	}
 	defer conn.Close()
+	from := localAddr(conn)
 	// Under TCP_DEFER_ACCEPT, tcp(7), one arrives with its first byte.
 	if _, err := conn.Write([]byte{0}); err != nil {
 		return fail(err)
@@ -224,7 +246,7 @@ func (g *group) check(ctx context.Context, member int, stray func(fd int)) error
 		if err != nil {
 			return fail(fmt.Errorf("what was sent there did not arrive (%w): %w", err, ErrGroup))
 		}
-		if sockPort(sa) == conn.LocalAddr().(*net.TCPAddr).Port {
+		if sockAddr(sa) == from {
 			unix.Close(fd)
 			return nil
 		}
@@ -244,10 +266,10 @@ func (g *group) checkLent(ctx context.Context, diag *diag, member int) error {
 		return fail(err)
 	}
 	defer conn.Close()
-	from := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	from := localAddr(conn)
 	at, found := untold, 0
 	err = diag.between(g.family, g.addr.Port, int(from.Port()), openStates, func(s *socketSeen) {
-		if s.remote() == from.Addr().Unmap().WithZone("") {
+		if s.remote() == from.Addr() {
 			at, found = int(s.tag), found+1
 		}
 	})
@@ -260,12 +282,18 @@ func (g *group) checkLent(ctx context.Context, diag *diag, member int) error {
 	return nil
 }
 
-func sockPort(sa unix.Sockaddr) int {
+// localAddr gives the address that a probe comes from, as sockAddr does.
+func localAddr(conn net.Conn) netip.AddrPort {
+	at := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
+}
+
+func sockAddr(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return sa.Port
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		return sa.Port
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
 	}
-	return 0
+	return netip.AddrPort{}
 }

@@ -24,7 +24,7 @@ func membersAt(t testing.TB, ip string, n int, v6only bool) (*net.TCPAddr, []int
 		if err != nil {
 			t.Fatal(err)
 		}
-		addr.Port = sockPort(sa)
+		addr.Port = int(sockAddr(sa).Port())
 	}
 	return addr, fds
 }
@@ -238,5 +238,56 @@ func TestAnIndexIsChecked(t *testing.T) {
 	g.fds = []int{fds[0], fds[2], fds[1]}
 	if err := check(1); !errors.Is(err, ErrGroup) {
 		t.Fatalf("members in another order: %v", err)
+	}
+}
+
+// Where no port of its address is free, a probe comes from another address of
+// loopback. A range of one port, IP_LOCAL_PORT_RANGE in ip(7), that is in use
+// stands for a machine whose ports are all in TIME_WAIT.
+func TestAProbeNeedsNoFreePortOfOneAddress(t *testing.T) {
+	const localPortRange = 51
+	addr, fds := membersAt(t, "127.0.0.1", 3, false)
+	g, err := newGroup(Group{"web", addr, fds})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.steer(1); err != nil {
+		t.Fatal(err)
+	}
+	newSocket := func() int {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	used, free := newSocket(), newSocket()
+	if err := unix.Bind(used, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	sa, err := unix.Getsockname(used)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := int(sockAddr(sa).Port())
+	if err := unix.SetsockoptInt(free, unix.IPPROTO_IP, localPortRange, port<<16|port); err != nil {
+		t.Fatal(err)
+	}
+	from := net.TCPAddr{IP: g.reach().IP}
+	if err := g.aim(free, &from, 2); err != nil {
+		t.Fatal(err)
+	}
+	if from.Port != port || !from.IP.IsLoopback() || from.IP.Equal(addr.IP) {
+		t.Fatalf("it comes from %s, not from another address and port %d", &from, port)
+	}
+	if err := unix.Connect(free, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: addr.Port}); err != nil {
+		t.Fatal(err)
+	}
+	if at := landed(t, fds); len(at) != 1 || at[0] != 2 {
+		t.Fatalf("aimed at 2, arrived at %v", at)
+	}
+	if g.forget(&from); len(g.probes) != 0 {
+		t.Fatalf("probes left: %v", g.probes)
 	}
 }

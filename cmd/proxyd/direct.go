@@ -96,11 +96,22 @@ func (p *directPath) lend(id uint64, config *Config) (handed []activation.Listen
 			p.note(id, "")
 			return p.listeners(fds), member, ""
 		}
-		if why = err.Error(); errors.Is(err, proxy.ErrNoMember) {
-			why = reasonNoMember
+		if !errors.Is(err, proxy.ErrNoMember) {
+			p.log.Warn("cannot lend a member", "generation", id, "error", err)
 		}
+		why = lendReason(err)
 	}
 	return nil, 0, why
+}
+
+// lendReason says why a generation is on the relay that was lent no member. Only
+// what is wrong with the groups lasts; all else, as a full machine, passes, and
+// the generation moves then.
+func lendReason(err error) string {
+	if errors.Is(err, proxy.ErrGroup) {
+		return err.Error()
+	}
+	return reasonNoMember
 }
 
 // relayed notes that a generation is on the relay.

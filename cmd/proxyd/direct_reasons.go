@@ -43,7 +43,8 @@ const (
 	reasonUnix  = "unix listener"
 	reasonBinds = "backend binds by itself"
 	reasonPath  = `path = "relay"`
-	// reasonNoMember is the one that passes, while proxyd runs.
+	// reasonNoMember is the one that passes, while proxyd runs. There may be one
+	// that could not be proven to be in its place.
 	reasonNoMember = "no free member"
 )
 
