@@ -87,7 +87,7 @@ func TestTheShippedUnitsAreValid(t *testing.T) {
 func TestTheShippedUnitsNeverGiveUp(t *testing.T) {
 	for name, lines := range map[string][]string{
 		"proxyd@.service": {"KillMode=mixed", "StartLimitIntervalSec=0", "Restart=always", "Type=notify"},
-		"proxyd@.socket":  {"TriggerLimitIntervalSec=0"},
+		"proxyd@.socket":  {"StartLimitIntervalSec=0", "TriggerLimitIntervalSec=0"},
 	} {
 		text, err := os.ReadFile("units/" + name)
 		if err != nil {

@@ -153,6 +153,22 @@ func TestTheServiceBringsItsSocket(t *testing.T) {
 	})
 }
 
+// However often it is stopped and started, the socket listens: systemd's own limit
+// is five times in ten seconds.
+func TestTheSocketIsStartedOften(t *testing.T) {
+	within(t, func(t *testing.T) {
+		releases(t, "web", "v1")
+		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
+		run(t, "systemctl", "enable", "proxyd@web.socket") // else systemd forgets it with each stop
+		for range 7 {
+			run(t, "systemctl", "start", "proxyd@web.socket")
+			run(t, "systemctl", "stop", "proxyd@web.socket")
+		}
+		run(t, "systemctl", "start", "proxyd@web.socket")
+		mustAnswer(t, web, "v1")
+	})
+}
+
 // A socket unit of one's own, with several addresses, in place of the shipped one.
 // It is not touched by a service that is enabled and started by itself, nor is
 // anything that fails, and uninstall stops it: else a client would start proxyd
@@ -161,7 +177,9 @@ func TestASocketOfYourOwn(t *testing.T) {
 	within(t, func(t *testing.T) {
 		releases(t, "web", "v1", "v2")
 		const path = "/run/front.sock"
-		write(t, "/etc/systemd/system/front.socket", `[Socket]
+		write(t, "/etc/systemd/system/front.socket", `[Unit]
+StartLimitIntervalSec=0
+[Socket]
 Service=proxyd@web.service
 FileDescriptorName=front
 ListenStream=443
