@@ -113,7 +113,9 @@ func (l *loop) reached(c *conn, watch uint32) {
 	l.count(c)
 }
 
-// unreached plans the next try, or gives up with a reset.
+// unreached plans the next try, or gives up with a reset. A client that goes to
+// our own address has waited in a queue there and would wait in the next one: it
+// is not given up while that is full.
 func (l *loop) unreached(c *conn, errno syscall.Errno) {
 	l.unlink(c)
 	if s := &c.side[backend]; s.fd >= 0 {
@@ -128,6 +130,9 @@ func (l *loop) unreached(c *conn, errno syscall.Errno) {
 		s.fd, s.flags = -1, 0
 	}
 	c.state = waiting
+	if c.cell >= 0 && l.cells[c.cell].route.inOrder {
+		c.due = l.now + l.proxy.connectTimeout
+	}
 	if l.now < c.due {
 		l.tryLater(c)
 		return

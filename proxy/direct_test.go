@@ -12,11 +12,15 @@ import (
 // newDirect makes the direct path of one group, "web", with its relay.
 func newDirect(t testing.TB, addr *net.TCPAddr, fds []int) (*Proxy, *Direct) {
 	t.Helper()
-	var listeners []Listener
+	return newDirectWith(t, addr, fds, Config{})
+}
+
+func newDirectWith(t testing.TB, addr *net.TCPAddr, fds []int, cfg Config) (*Proxy, *Direct) {
+	t.Helper()
 	for i, fd := range fds {
-		listeners = append(listeners, Listener{Name: "web", FD: fd, Member: i > 0})
+		cfg.Listeners = append(cfg.Listeners, Listener{Name: "web", FD: fd, Member: i > 0})
 	}
-	p, err := New(Config{Listeners: listeners})
+	p, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

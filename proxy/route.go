@@ -140,7 +140,8 @@ func (p *Proxy) NewRoute(generation uint64, addrs map[string]net.Addr) (*Route, 
 
 // KeepOrder has one loop take all clients of the route, so that they are
 // connected in the order in which they waited. It is for a route that only takes
-// what has piled up, and is called before the route is switched to.
+// what has piled up, to the listeners' own addresses, and is called before the
+// route is switched to. Config.ConnectTimeout does not end the wait there.
 func (r *Route) KeepOrder() { r.inOrder = true }
 
 // newDest lays an address out as struct sockaddr_un, _in or _in6.
