@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +39,8 @@ does, and becomes COMMAND: its process, its Type=, its signals are the unit's.
 proxyd decides by the unit that this process is in which generation asks.
 
 COMMAND also finds PROXYD_SERVICE, PROXYD_GENERATION and PROXYD_RELEASE, and
-where it binds by itself PORT and ADDRESS. NOTIFY_SOCKET and WATCHDOG_USEC stay
+where it binds by itself PORT and ADDRESS, also PORT_NAME and ADDRESS_NAME for
+each listener; no other variable is taken from proxyd. NOTIFY_SOCKET and WATCHDOG_USEC stay
 systemd's. {release} and {generation} in COMMAND are replaced; no shell is
 involved, and other braces stay.`,
 		Example: `  proxyctl exec --service web -- /srv/web/{release}/web --quiet`,
@@ -61,6 +64,9 @@ func (a *app) become(ctx context.Context, argv []string) error {
 	h, err := a.fetch(ctx)
 	if err != nil {
 		return err
+	}
+	if err := checkHandover(h); err != nil {
+		return fmt.Errorf("take proxyd's answer: %w", err)
 	}
 	argv = fill(argv, h)
 	path, err := exec.LookPath(argv[0])
@@ -112,6 +118,27 @@ func (a *app) fetch(ctx context.Context) (control.Handover, error) {
 	}
 }
 
+// settable are the names of the variables that proxyd may set in a generation.
+var settable = regexp.MustCompile(`^(PROXYD_[A-Z0-9_]+|(PORT|ADDRESS)(_[A-Z0-9_]+)?)$`)
+
+// checkHandover refuses an answer that could change what the generation runs. Its
+// unit has a user and rights of its own, which whoever takes over proxyd is not to
+// get: not by a path for a release, nor by a variable such as LD_PRELOAD.
+func checkHandover(h control.Handover) error {
+	if h.Generation == 0 {
+		return errors.New("generations are numbered from 1, got 0")
+	}
+	if err := control.CheckRelease(h.Release); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.Environment)) {
+		if !settable.MatchString(name) {
+			return fmt.Errorf("variable %q is not one that proxyd may set", name)
+		}
+	}
+	return nil
+}
+
 // fill puts the generation's number and release into a command.
 func fill(argv []string, h control.Handover) []string {
 	r := strings.NewReplacer("{release}", h.Release, "{generation}", strconv.FormatUint(h.Generation, 10))
@@ -130,7 +157,6 @@ func environment(given []string, h control.Handover) []string {
 		ours[k] = v
 	}
 	for _, k := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"} {
-		delete(ours, k)
 		given = slices.DeleteFunc(slices.Clone(given), func(kv string) bool { return strings.HasPrefix(kv, k+"=") })
 	}
 	if len(h.FDs) > 0 {

@@ -21,6 +21,7 @@ type scenario struct {
 	Never      bool                   `json:"never"` // a change has no end
 	History    []control.HistoryEntry `json:"history"`
 	Events     []control.HistoryEntry `json:"events"` // that come to whoever follows
+	Handover   control.Handover       `json:"handover"`
 }
 
 // fake is a proxyd that plays a scenario behind a real control server.
@@ -52,7 +53,7 @@ func startFake(dir, text string) (*fake, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.server = control.NewServer(control.Config{Service: f})
+	f.server = control.NewServer(control.Config{Service: f, Handover: f.handover})
 	go f.serve(l)
 	return f, nil
 }
@@ -81,6 +82,10 @@ func leaveDead(dir string) error {
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	return l.Close()
+}
+
+func (f *fake) handover(context.Context, int) (control.Handover, error) {
+	return f.scenario.Handover, nil
 }
 
 func (f *fake) waitForPolls(n int) {
