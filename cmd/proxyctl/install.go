@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -156,8 +157,12 @@ func (a *app) doInstall(o installing) error {
 		s.Files = slices.Delete(s.Files, i, i+1)
 	}
 	var own []file
+	moved := false
 	if dir := filepath.Join(places.units, "proxyd@"+o.name+".socket.d"); len(o.listen) > 0 {
-		own = append(own, file{path: filepath.Join(dir, "listen.conf"), text: units.Listen(o.listen, o.members)})
+		f := file{path: filepath.Join(dir, "listen.conf"), text: units.Listen(o.listen, o.members)}
+		now, err := os.ReadFile(f.path)
+		moved = err != nil || string(now) != f.text
+		own = append(own, f)
 	}
 	if o.driver == "exec" {
 		own = append(own, file{path: execConf, text: units.ExecDriver()})
@@ -191,8 +196,15 @@ func (a *app) doInstall(o installing) error {
 	case left != "":
 		a.remark("these run on, and proxyd does not take them over: end them with `systemctl stop %s`", left)
 	}
-	a.remark("%s", places.next(o))
-	return nil
+	a.remark("%s", places.next(o, s.Listens))
+	if !moved {
+		return nil
+	}
+	state, err := places.ask("show", "-P", "ActiveState", "--", "proxyd@"+o.name+".socket")
+	if err == nil && state == "active" {
+		a.remark("%s", places.apply(o.name, s))
+	}
+	return err
 }
 
 // leave gives the generations that run and are called otherwise than those after
@@ -208,18 +220,35 @@ func (p places) leave(o installing, before installed) ([]started, error) {
 	}), nil
 }
 
-// next says what is to be done after install.
-func (p places) next(o installing) string {
-	ctl, unit := "systemctl", p.units+"/"+o.template+"@.service"
-	if p.user {
-		ctl += " --user"
+// next says what is to be done after install. Without addresses the sockets are
+// those of a unit that the user wrote.
+func (p places) next(o installing, listens bool) string {
+	ctl, unit := p.ctl(), p.units+"/"+o.template+"@.service"
+	start := fmt.Sprintf("%s enable --now proxyd@%s.socket proxyd@%s.service", ctl, o.name, o.name)
+	if !listens {
+		start = fmt.Sprintf("start your socket unit, and then %s enable --now proxyd@%s.service", ctl, o.name)
 	}
 	if o.driver == "exec" {
-		return fmt.Sprintf("next: write %s/%s.toml, then %s enable --now proxyd@%s.socket proxyd@%s.service", p.config, o.name, ctl, o.name, o.name)
+		return fmt.Sprintf("next: write %s/%s.toml, then %s", p.config, o.name, start)
 	}
-	return fmt.Sprintf("next: write %s/%s.toml with unit = %q, and %s; then %s daemon-reload and %s enable --now proxyd@%s.socket proxyd@%s.service",
-		p.config, o.name, o.unit(), unit, ctl, ctl, o.name, o.name)
+	return fmt.Sprintf("next: write %s/%s.toml with unit = %q, and %s; then %s daemon-reload and %s", p.config, o.name, o.unit(), unit, ctl, start)
 }
+
+// apply says how a socket that is open takes other addresses. systemd does not open
+// it while proxyd runs, and generations that have sockets of their own on the direct
+// path would listen on where it was.
+func (p places) apply(name string, s installed) string {
+	stop := fmt.Sprintf("%s stop proxyd@%s.socket proxyd@%s.service", p.ctl(), name, name)
+	if s.Driver == "systemd" {
+		for _, u := range s.allowed() {
+			stop += " '" + placeholder.ReplaceAllString(u, "*") + "'"
+		}
+	}
+	return fmt.Sprintf("proxyd@%s.socket listens where it did before; to apply the addresses, end all and start it: `%s` and `%s start proxyd@%s.service`",
+		name, stop, p.ctl(), name)
+}
+
+var placeholder = regexp.MustCompile(`\{[a-z]+\}`)
 
 // unit is what backend.unit in the config is to say.
 func (o installing) unit() string {

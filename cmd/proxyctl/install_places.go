@@ -156,11 +156,15 @@ func (p places) systemctl(args ...string) error {
 
 // ask is systemctl with what it said, trimmed.
 func (p places) ask(args ...string) (string, error) {
-	argv := []string{"systemctl"}
+	return askTool(append(strings.Fields(p.ctl()), args...)...)
+}
+
+// ctl is how systemctl is called.
+func (p places) ctl() string {
 	if p.user {
-		argv = append(argv, "--user")
+		return "systemctl --user"
 	}
-	return askTool(append(argv, args...)...)
+	return "systemctl"
 }
 
 func runTool(argv ...string) error {

@@ -3,6 +3,7 @@ package trial
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -187,7 +188,10 @@ ListenStream=`+path+`
 RemoveOnStop=yes
 TriggerLimitIntervalSec=0
 `)
-		run(t, built+"/proxyctl", "install", "web")
+		if out := run(t, built+"/proxyctl", "install", "web"); strings.Contains(out, "proxyd@web.socket") ||
+			!strings.Contains(out, "start your socket unit, and then systemctl enable --now proxyd@web.service\n") {
+			t.Errorf("install says\n%s", out)
+		}
 		t.Cleanup(func() {
 			uninstall(t, "web")
 			if state := property(t, "front.socket", "ActiveState"); state != "inactive" {
@@ -214,6 +218,36 @@ TriggerLimitIntervalSec=0
 		}
 		if out := run(t, "curl", "-sS", "--unix-socket", path, "http://web/"); !strings.HasPrefix(out, "v2 ") {
 			t.Errorf("over the unix socket %q answers", out)
+		}
+	})
+}
+
+// An install with other addresses says how they are applied, and as it says they
+// are.
+func TestInstallWithOtherAddresses(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
+		serveGo(t)
+		again := func() string {
+			return run(t, slices.Concat([]string{built + "/proxyctl", "install", "web", "--listen", "445"}, members())...)
+		}
+		_, said, _ := strings.Cut(again(), "listens where it did before")
+		mustAnswer(t, web, "v1")
+		steps := strings.Split(said, "`")
+		if len(steps) != 5 {
+			t.Fatalf("install says %q of the socket", said)
+		}
+		run(t, "sh", "-euc", steps[1])
+		run(t, "sh", "-euc", steps[3])
+		mustAnswer(t, "127.0.0.1:445", "v1")
+		mustTakeItsPath(t, "web")
+		if _, err := get(web, "/"); err == nil {
+			t.Error("the address of before answers")
+		}
+		if out := again(); strings.Contains(out, "before") {
+			t.Errorf("with the same addresses install says\n%s", out)
+		}
+		if out := run(t, built+"/proxyctl", "install", "web"); !strings.Contains(out, "enable --now proxyd@web.socket proxyd@web.service\n") {
+			t.Errorf("with the addresses of before install says\n%s", out)
 		}
 	})
 }
