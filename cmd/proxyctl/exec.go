@@ -31,7 +31,7 @@ func (a *app) exec() *cobra.Command {
 		Short: "Run COMMAND as a generation's main process, with its sockets",
 		Long: `For the ExecStart= of the template unit that generations are instances of:
 
-    ExecStart=/usr/bin/proxyctl exec --service web -- /srv/web/{release}/web
+    ExecStart=proxyctl exec --service web -- /srv/web/{release}/web
 
 Fetches the listening sockets of this generation from proxyd, puts them at
 descriptor 3 and on with LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES, as systemd
