@@ -35,6 +35,7 @@ type systemdDriver struct {
 
 	mu   sync.Mutex
 	runs map[string]*systemdRun // by unit: whose processes may fetch sockets
+	lost []runNote              // those that run and could not be taken over
 
 	swept  chan struct{} // closed when it is known which units are ours
 	settle sync.Once
@@ -175,20 +176,24 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 	}
 	if err != nil {
 		d.forget(name, run)
-		return nil, explainStart(err)
+		return nil, explainStart(err, run.config.Backend.Unit)
 	}
 	run.heed()
 	return run, nil
 }
 
 // explainStart gives the supervisor the journal's lines of a start that came to
-// nothing, and a word on what is often the reason.
-func explainStart(err error) error {
+// nothing, and a word on what is often the reason. unit is as in the config.
+func explainStart(err error, unit string) error {
 	var failed *systemd.StartError
 	if !errors.As(err, &failed) {
 		return err
 	}
-	if errors.Is(err, systemd.ErrRunning) {
+	switch {
+	case !errors.Is(err, systemd.ErrRunning):
+	case strings.Contains(unit, "{generation}"):
+		err = fmt.Errorf("%w; wait for its end, or end it yourself (systemctl stop %s)", err, failed.Unit)
+	default:
 		err = fmt.Errorf("%w; name {generation} in backend.unit to run a release twice", err)
 	}
 	return &backend.StartError{Err: err, Lines: failed.Lines}
@@ -242,6 +247,7 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 	}
 	reclaimed, err := d.sockets.reclaim(l.ID, run.config, known.socketNote)
 	if err != nil {
+		d.lose(runNote{l.ID, l.Release, known})
 		return nil, err
 	}
 	run.unit, err = d.units.Adopt(ctx, known.Identity)
@@ -250,6 +256,10 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 		return nil, adoptError(l.ID, err)
 	}
 	run.kept = d.sockets.adopt(l.ID, run.config, run.unit.PID(), reclaimed)
+	// The note goes where the runtime directory was lost; uninstall reads it as well.
+	if err := d.noteRun(l, identity); err != nil {
+		d.log.Warn("cannot note which unit a generation is", "generation", l.ID, "error", err)
+	}
 	if err := d.admit(run.unit.Name(), run); err != nil {
 		return nil, err
 	}
@@ -259,6 +269,14 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 	}
 	run.heed()
 	return run, nil
+}
+
+// lose keeps in mind a run that is known to be ours and cannot be reached, for
+// Sweep to end: the note of it may have gone together with its sockets.
+func (d *systemdDriver) lose(n runNote) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lost = append(d.lost, n)
 }
 
 // adoptError is err in the supervisor's terms.
@@ -305,8 +323,8 @@ func (d *systemdDriver) Found(ctx context.Context) ([]backend.Found, error) {
 
 // Sweep ends those of the template's units that an earlier proxyd of this service
 // has started and that belong to none of keep, and removes what was left of them.
-// A unit is only known as such by its note: all others of the template may be
-// somebody else's, another service's or the operator's own.
+// A unit is only known as such by its note, or by the durable state: all others of
+// the template may be somebody else's, another service's or the operator's own.
 func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
 	defer d.settle.Do(func() { close(d.swept) })
 	units := map[string]bool{}

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed8fae2174/proxyd/backend"
+	"github.com/seed8fae2174/proxyd/systemd"
 )
 
 // A generation is what it was planned to be, whatever kind of unit the config
@@ -77,5 +78,20 @@ func TestAGenerationMayComeBackInAnotherUnit(t *testing.T) {
 	}
 	if d.runs["web@2.service"] != nil || d.runs["app@2.service"] != again || d.runs["web@1.service"] == nil {
 		t.Errorf("the units are %v", d.runs)
+	}
+}
+
+// Nobody is told to write in the config what stands there.
+func TestAUnitThatAlreadyRunsIsExplained(t *testing.T) {
+	const advice = "name {generation} in backend.unit"
+	for unit, want := range map[string]string{
+		"web@{generation}.service": "end it yourself (systemctl stop web@1.service)",
+		"web@{release}.service":    advice,
+		"web@{fixed}.service":      advice,
+	} {
+		got := explainStart(&systemd.StartError{Unit: "web@1.service", Err: systemd.ErrRunning}, unit).Error()
+		if !strings.Contains(got, want) || want != advice && strings.Contains(got, advice) {
+			t.Errorf("%s: %s", unit, got)
+		}
 	}
 }

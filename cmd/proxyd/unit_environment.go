@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -137,14 +138,21 @@ func (d *systemdDriver) noteRun(l backend.Launch, identity json.RawMessage) erro
 	return nil
 }
 
-// readNotes gives the notes that can be read: one that was cut short helps
-// nobody.
+// readNotes gives the notes that can be read, for one that was cut short helps
+// nobody, and what lose keeps in mind.
 func (d *systemdDriver) readNotes() (notes []runNote) {
 	paths, _ := filepath.Glob(filepath.Join(d.sockets.dir, "gen-*", noteName))
 	for _, p := range paths {
 		var n runNote
 		if b, err := os.ReadFile(p); err == nil && json.Unmarshal(b, &n) == nil {
 			notes = append(notes, n)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.lost {
+		if !slices.ContainsFunc(notes, func(n runNote) bool { return n.Identity.Unit == l.Identity.Unit }) {
+			notes = append(notes, l)
 		}
 	}
 	return notes

@@ -71,6 +71,34 @@ func TestOtherUnitsAtALaterInstall(t *testing.T) {
 	})
 }
 
+// What runs is known by the durable state alone where the runtime directory was
+// lost, its notes with it: what cannot be reached any more is ended and started
+// anew, in the same unit. What was handed the listeners' own sockets runs on.
+func TestALostRuntimeDirectory(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
+		serveGo(t)
+		run(t, "proxyctl", "promote", "v2")
+		before := pids(t, "web@*")
+		run(t, "systemctl", "stop", "proxyd@web.service")
+		run(t, "rm", "-r", "/run/proxyd/web")
+		run(t, "systemctl", "start", "proxyd@web.service")
+		mustAnswer(t, web, "v2")
+		after := pids(t, "web@2.service")
+		if kept := after["web@2.service"] == before["web@2.service"]; len(before) != 2 || len(after) != 1 || kept != (over == direct) {
+			t.Errorf("the generations were %v, the current one is %v", before, after)
+		}
+		run(t, "proxyctl", "revert")
+		mustAnswer(t, web, "v1")
+		run(t, "proxyctl", "promote", "v3")
+		mustAnswer(t, web, "v3")
+		run(t, "proxyctl", "uninstall", "web")
+		if left := pids(t, "web@*"); len(left) > 0 {
+			t.Errorf("after the uninstall these run: %v", left)
+		}
+		run(t, built+"/proxyctl", "install", "web") // to be uninstalled whole
+	})
+}
+
 // A generation that the next proxyd cannot take over is not cut: its unit ends by
 // its own rules, and nobody waits until it has. The same where the config names
 // another template by then.
