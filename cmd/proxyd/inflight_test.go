@@ -46,7 +46,7 @@ func (e *echo) say(t *testing.T, word, want string) {
 }
 
 func TestInFlightConnectionsFinishOnTheOldGeneration(t *testing.T) {
-	t.Parallel() // it only waits for most of its time
+	t.Parallel()  // it only waits for most of its time
 	lines := 1200 // 60 s
 	if testing.Short() {
 		lines = 60
