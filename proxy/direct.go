@@ -12,7 +12,7 @@ var (
 	// ErrGroup: sockets that cannot be steered as one group.
 	ErrGroup = errors.New("not a group of SO_REUSEPORT sockets of our own")
 	// ErrNoMember: every member belongs to a generation, or has clients in its
-	// queue that wait for another.
+	// queue that wait for another, or handshakes that began for another.
 	ErrNoMember = errors.New("no free member")
 )
 

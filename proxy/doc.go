@@ -109,7 +109,9 @@
 //     member's queue stays the old generation's, and what is in a queue of nobody,
 //     because it was held or its generation was given up, the relay takes to the
 //     listener's own address, where the kernel gives it to the current one.
-//     So the relay's route must not lead there while the groups are held.
+//     So the relay's route must not lead there while the groups are held. A member
+//     that came back is lent again once the handshakes are over that may still
+//     come to it (late.go).
 //   - In flight is what the kernel says (tally.go, diag.go). Each member carries
 //     its index as a tag of socket options that connections inherit (tag.go), so
 //     the answer is exact wherever a socket went: still in the queue, passed to

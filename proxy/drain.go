@@ -47,9 +47,9 @@ func (d *Direct) wake() {
 	}
 }
 
-// watch looks at the generations that drain and that somebody waits for: often
-// while something changes, ever less often while nothing does. It ends with
-// Close, which waits for it.
+// watch looks at the generations that drain and that somebody waits for, and at
+// what may still come to members that came back: often while something changes,
+// ever less often while nothing does. It ends with Close, which waits for it.
 func (d *Direct) watch() {
 	defer close(d.ended)
 	pause := firstLook
@@ -67,6 +67,8 @@ func (d *Direct) watch() {
 		}
 		before := threadTime()
 		changed, wanted := d.lookAtDraining()
+		fewer, late := d.settle()
+		changed, wanted = changed || fewer, wanted || late
 		cost := threadTime() - before
 		if !wanted {
 			timer.Stop()

@@ -5,15 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // lending is what is known of one member.
 type lending struct {
-	generation uint64 // 0: nobody's
-	left       uint64 // turn at which it was last steered away from
+	generation uint64                // 0: nobody's
+	left       uint64                // turn at which it was last steered away from
+	back       *comeBack             // nil: late is known
+	late       map[uint64]socketSeen // handshakes that may still come to it, by cookie; never changed
 }
+
+// free says that a generation can be given the member.
+func (l *lending) free() bool { return l.generation == 0 && l.back == nil && len(l.late) == 0 }
 
 // Members is how many generations can have one.
 func (d *Direct) Members() int { return len(d.members) - 1 }
@@ -29,11 +35,15 @@ func (d *Direct) Free() bool {
 // descriptors, by group, which stay borrowed. What the relay took from it is
 // done with before, its queue is empty, and a connection that was sent to it has
 // arrived. Where the groups are not steered from here yet, new connections are
-// held from now on. A generation that has a member gets the same again.
+// held from now on. A generation that has a member gets the same again. Where
+// handshakes may still come to every other, it waits a second for their end.
 func (d *Direct) Lend(ctx context.Context, generation uint64) (member int, fds []int, err error) {
 	tried := map[int]bool{}
-	for {
+	for until := time.Now().Add(lateTime); ; {
 		member, lent, err := d.reserve(generation, tried)
+		if errors.Is(err, errLate) && time.Now().Before(until) && d.rest(ctx) {
+			continue
+		}
 		if err != nil {
 			return 0, nil, err
 		}
@@ -79,10 +89,15 @@ func (d *Direct) reserve(generation uint64, tried map[int]bool) (member int, len
 	}
 	// A handshake that began before a member was left may end much later: so
 	// the one that was left first.
+	late := false
 	for m := 1; m < len(d.members); m++ {
-		if d.members[m].generation == 0 && !tried[m] && (member == 0 || d.members[m].left < d.members[member].left) {
+		late = late || d.members[m].generation == 0 && !d.members[m].free()
+		if d.members[m].free() && !tried[m] && (member == 0 || d.members[m].left < d.members[member].left) {
 			member = m
 		}
+	}
+	if member == 0 && late {
+		return 0, false, errLate
 	}
 	if member == 0 {
 		return 0, false, ErrNoMember
@@ -170,6 +185,10 @@ func (d *Direct) Return(generation uint64) {
 	}
 	delete(d.tallies, generation)
 	d.members[t.member].generation = 0
+	if t.left != never {
+		d.members[t.member].back = &comeBack{t, t.left}
+		d.wake()
+	}
 	for _, w := range t.waiters {
 		close(w.done)
 	}
