@@ -75,6 +75,7 @@ func (s *Supervisor) switchTo(a Switch) Event {
 	if !a.Strict {
 		s.cfg.Router.Switch(a.Gen)
 		s.switchedAt = time.Now()
+		s.cfg.Fault("unsaved")
 		s.served = true
 		s.save()
 		return Switched{Gen: a.Gen}

@@ -24,6 +24,9 @@
 //     and fsynced beside the old one, then the route is switched, then the file
 //     is renamed into place. Killed before the rename, proxyd comes back with
 //     the old generation; killed after it, with the new one.
+//   - What may have been given clients drains before it ends, also where it never
+//     became current: between the route and the file of a switch that failed, or
+//     that proxyd was killed in, they may have come (machine_idle.go).
 //   - A revert switches first and writes after, because going back must work at
 //     once and also with a full disk. A failed write is logged, and tried again
 //     with the next change, and after a while.

@@ -34,17 +34,22 @@ type DurableGeneration struct {
 	Probation       bool      `json:"probation,omitempty"` // of the current one, until ProbationEnds
 	ProbationEnds   time.Time `json:"probation_ends,omitzero"`
 	StopWhenDrained bool      `json:"stop_when_drained,omitempty"` // of a draining one: it is not to stand by
+	Final           State     `json:"final,omitempty"`             // of a draining one that was not superseded: what it ends in
 }
 
 // durable gives the Machine's own part of the durable state.
 func (m *Machine) durable() Durable {
 	d := Durable{Next: m.next, Current: m.current, Previous: m.previous, Held: m.held}
 	for _, g := range m.sorted() {
-		d.Generations = append(d.Generations, DurableGeneration{
+		r := DurableGeneration{
 			ID: g.id, Release: g.release, State: g.state, Origin: string(g.origin), Reason: g.reason,
 			Probation:       g.state == Current && (g.probation || m.pending != nil && m.pending.gen == g && m.pending.probation),
 			StopWhenDrained: g.state == Draining && g.stopWhenDrained,
-		})
+		}
+		if g.state == Draining {
+			r.Final = g.final
+		}
+		d.Generations = append(d.Generations, r)
 	}
 	return d
 }

@@ -64,13 +64,14 @@ type generation struct {
 	origin  origin
 	reason  string // why it failed, is restarted or was stopped
 	process process
-	final   State // what Stopping ends in
+	final   State // what Stopping ends in, and Draining where it is not superseded: see endIdle
 
 	late            bool // its start was cancelled, for it took too long
 	restarts        int  // tries to start it again since it was last settled
 	moves           int  // moves to a twin of it that came to nothing
 	probation       bool // promoted a short while ago
 	stopWhenDrained bool // no standby for this one
+	unsure          bool // it may have clients though it is not current and does not drain: see doubt
 	drainSerial     uint64
 	drainOrder      uint64
 	stopOps         []Op
@@ -80,7 +81,7 @@ func (g *generation) running() bool { return g.process != processNone }
 
 // serves says that the route may be switched to g as it stands.
 func (g *generation) serves() bool {
-	return g.process == processUp && (g.state == Draining || g.state == Standby || g.state == Ready)
+	return g.process == processUp && (g.state == Draining && g.final != Failed || g.state == Standby || g.state == Ready)
 }
 
 type timerKey struct {
@@ -135,6 +136,9 @@ func NewMachine(p Policy, d Durable) *Machine {
 		g := &generation{id: r.ID, release: r.Release, state: r.State, origin: origin(r.Origin), reason: r.Reason,
 			probation:       r.State == Current && r.Probation && p.Probation > 0,
 			stopWhenDrained: r.State == Draining && r.StopWhenDrained,
+		}
+		if r.State == Draining {
+			g.final = r.Final
 		}
 		m.gens[r.ID] = g
 		m.next = max(m.next, r.ID+1)

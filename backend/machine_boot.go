@@ -18,11 +18,14 @@ func (m *Machine) lost(e Lost) {
 }
 
 // booted puts every generation where it belongs after a restart of proxyd, and
-// starts the first one where there is none.
+// starts the first one where there is none. The route comes first: on the direct
+// path the kernel goes on giving clients to whatever the last proxyd steered to,
+// and no count of a generation can be trusted before that has ended.
 func (m *Machine) booted(e Booted) {
 	if m.held {
 		m.emit(Hold{})
 	}
+	m.resumeRoute()
 	for _, g := range m.sorted() {
 		m.resumeGeneration(g)
 	}
@@ -35,6 +38,19 @@ func (m *Machine) booted(e Booted) {
 		m.create(e.Release, originFirst, "")
 	}
 	m.emit(Save{})
+}
+
+func (m *Machine) resumeRoute() {
+	if g := m.gens[m.current]; g != nil && g.process == processUp {
+		m.emit(Route{Gen: g.id})
+		return
+	}
+	for _, g := range m.gens {
+		if g.running() {
+			m.emit(Route{Gen: 0})
+			return
+		}
+	}
 }
 
 func (m *Machine) anyFirst() bool {
@@ -50,7 +66,9 @@ const away = "it ended while proxyd was away"
 
 // resumeGeneration decides for one generation of the durable state. A
 // generation that was not yet proven, or that belonged to a promote or revert
-// which never finished, is ended: such a step changes nothing.
+// which never finished, is ended: such a step changes nothing. But the last
+// proxyd may have been killed between the route and the file, so whatever runs
+// may have been given clients since, whatever its state, and keeps them.
 func (m *Machine) resumeGeneration(g *generation) {
 	const cutShort = "proxyd ended before it was made current"
 	switch g.state {
@@ -58,17 +76,16 @@ func (m *Machine) resumeGeneration(g *generation) {
 		if g.probation { // what is left of it
 			m.setTimer(g.id, TimerProbation, Delay{After: m.policy.Probation})
 		}
-		switch {
-		case g.process == processUp:
-			m.emit(Route{Gen: g.id})
-		case !m.goesBack(g): // else booted goes back
+		if g.process != processUp && !m.goesBack(g) { // else booted goes back
 			m.launch(g, "")
 		}
 	case Starting, Ready:
 		switch {
 		case g.state == Ready && g.origin == originStage && g.running():
+			m.doubt(g)
 		case g.running():
-			m.stop(g, Failed, "", cutShort)
+			g.unsure = true
+			m.endIdle(g, Failed, "", cutShort)
 		case g.origin == originFirst && m.current == 0:
 			g.state = Starting
 			m.launch(g, "")
@@ -86,8 +103,10 @@ func (m *Machine) resumeGeneration(g *generation) {
 		case !g.running():
 			m.ended(g, Stopped, away)
 		case g.id != m.previous:
-			m.stop(g, Stopped, "", "displaced")
+			g.unsure = true
+			m.endIdle(g, Stopped, "", "displaced")
 		default:
+			m.doubt(g)
 			m.setTimer(g.id, TimerKeep, Delay{After: m.keepPrevious()})
 		}
 	case Stopping:

@@ -35,7 +35,7 @@ func (m *Machine) moveIfWished() {
 func (m *Machine) cutsForOneMore() bool {
 	n := 0
 	for _, g := range m.gens {
-		if g.state == Draining {
+		if g.drainsSuperseded() {
 			n++
 		}
 	}

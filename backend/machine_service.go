@@ -77,7 +77,7 @@ func (m *Machine) shutdownRequested() {
 				m.emit(WatchDrain{Gen: g.id, Serial: g.drainSerial})
 			}
 		case Starting, Ready, Standby:
-			m.stop(g, Stopped, "", "proxyd ends")
+			m.endIdle(g, Stopped, "", "proxyd ends")
 		}
 	}
 	m.setTimer(0, TimerShutdown, Delay{After: m.policy.ShutdownDrain})

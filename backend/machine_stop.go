@@ -21,7 +21,7 @@ func (m *Machine) boundDraining() {
 		n := 0
 		var oldest *generation
 		for _, g := range m.sorted() {
-			if g.state != Draining {
+			if !g.drainsSuperseded() {
 				continue
 			}
 			n++
@@ -40,7 +40,7 @@ func (m *Machine) boundDraining() {
 func (m *Machine) cut(g *generation, why string) {
 	m.record(WhatCut, g, "", why)
 	m.emit(Cut{Gen: g.id})
-	m.stop(g, Stopped, "", why)
+	m.stopDrained(g, why)
 }
 
 func (m *Machine) drained(e Drained) {
@@ -54,8 +54,9 @@ func (m *Machine) drained(e Drained) {
 			m.end(g)
 		}
 	case g.state != Draining:
+		g.unsure = false
 	case m.closing:
-		m.stop(g, Stopped, "", "drained")
+		m.stopDrained(g, "drained")
 	case g.id == m.previous && !g.stopWhenDrained && m.policy.KeepPrevious > 0:
 		g.state = Standby
 		m.cancelTimers(g.id, TimerDrain)
@@ -63,7 +64,7 @@ func (m *Machine) drained(e Drained) {
 		m.emit(Save{})
 		m.setTimer(g.id, TimerKeep, Delay{After: m.keepPrevious()})
 	default:
-		m.stop(g, Stopped, "", "drained")
+		m.stopDrained(g, "drained")
 	}
 }
 
@@ -82,7 +83,7 @@ func (m *Machine) stop(g *generation, final State, by, why string) {
 	if g.process == processProving {
 		m.emit(StopProving{Gen: g.id})
 	}
-	g.state, g.final, g.reason, g.probation = Stopping, final, why, false
+	g.state, g.final, g.reason, g.probation, g.unsure = Stopping, final, why, false, false
 	if !g.running() {
 		m.ended(g, final, why)
 		return
@@ -121,7 +122,7 @@ func (m *Machine) kill(g *generation, why string) {
 // ended: g has no process and will not get one by itself.
 func (m *Machine) ended(g *generation, final State, why string) {
 	m.cancelTimers(g.id, TimerReady, TimerDrain, TimerKeep, TimerRestart, TimerProbation, TimerSettle, TimerStop)
-	g.state, g.reason, g.process, g.probation = final, why, processNone, false
+	g.state, g.reason, g.process, g.probation, g.unsure = final, why, processNone, false, false
 	what := WhatStopped
 	if final == Failed {
 		what = WhatFailed
@@ -141,6 +142,11 @@ func (m *Machine) retireRequested(e RetireRequested) {
 	g := m.gens[m.previous]
 	switch {
 	case g != nil && g.state == Standby:
+		if g.unsure {
+			m.endIdle(g, Stopped, e.By, "retired")
+			m.answerWhenDrained(e.Op, g)
+			return
+		}
 		g.stopOps = append(g.stopOps, e.Op)
 		m.stop(g, Stopped, e.By, "retired")
 	case g != nil && g.state == Draining:
@@ -169,11 +175,21 @@ func (m *Machine) stopRequested(e StopRequested) {
 		if e.Mode == StopGraceful {
 			g.stopWhenDrained = true
 			m.emit(Save{})
-			m.answer(e.Op, Outcome{Verdict: Done, Gen: g.id, Reason: fmt.Sprintf("generation %d ends when its last connection does", g.id)})
+			m.answerWhenDrained(e.Op, g)
 			return
 		}
 		m.record(WhatCut, g, e.By, "asked for")
 		m.emit(Cut{Gen: g.id})
+	case Ready, Standby:
+		if g.unsure && e.Mode == StopGraceful {
+			m.endIdle(g, Stopped, e.By, "asked for")
+			m.answerWhenDrained(e.Op, g)
+			return
+		}
+		if g.unsure {
+			m.record(WhatCut, g, e.By, "asked for")
+			m.emit(Cut{Gen: g.id})
+		}
 	case Starting, Stopping:
 		if op := m.op; op != nil && op.gen == g.id {
 			m.endOp()
@@ -213,7 +229,7 @@ func (m *Machine) timerFired(e TimerFired) {
 		}
 	case TimerKeep:
 		if g.state == Standby {
-			m.stop(g, Stopped, "", "stood by and was not needed (drain.keep_previous)")
+			m.endIdle(g, Stopped, "", "stood by and was not needed (drain.keep_previous)")
 		}
 	case TimerStop:
 		switch {

@@ -218,7 +218,7 @@ func (m *Machine) switchTo(g *generation, how What, by, reason string) {
 		}
 		switch old.process {
 		case processUp:
-			old.state = Draining
+			old.state, old.final = Draining, ""
 		case processNone:
 			old.state = Failed
 		default:
@@ -248,8 +248,12 @@ func (m *Machine) switchFailed(e SwitchFailed) {
 		m.answer(op.op, Outcome{Verdict: Refused, Gen: p.gen.id, Started: op.started,
 			Reason: "nothing was switched: " + e.Reason})
 		if op.started {
-			m.stop(p.gen, Failed, "", e.Reason)
+			p.gen.unsure = true // until it failed, clients may have come to it
+			m.endIdle(p.gen, Failed, "", e.Reason)
 		}
+	}
+	if p.gen.state == Ready || p.gen.state == Standby {
+		m.doubt(p.gen)
 	}
 	if m.endUnwantedMoves() {
 		m.moveLater(m.current)
@@ -270,6 +274,7 @@ func (m *Machine) switched(e Switched) {
 	g.reason = ""
 	g.restarts = 0
 	g.stopWhenDrained = false
+	g.unsure = false
 	g.drainSerial = 0 // a Drained that is under way means nothing now
 	m.cancelTimers(g.id, TimerDrain, TimerKeep)
 	var from uint64
@@ -292,7 +297,7 @@ func (m *Machine) switched(e Switched) {
 	for _, other := range m.sorted() {
 		switch {
 		case other.state == Standby && other.id != m.previous:
-			m.stop(other, Stopped, "", "displaced")
+			m.endIdle(other, Stopped, "", "displaced")
 		case other.origin == originFirst && other.state == Starting:
 			m.stop(other, Failed, "", "another generation was made current first")
 		}

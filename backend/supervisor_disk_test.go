@@ -171,7 +171,7 @@ func TestCommittedStateIsStamped(t *testing.T) {
 }
 
 // TestPromoteWhoseCommitFails: the file cannot be renamed into place, after the
-// route was switched already.
+// route was switched already. Who came in between is served to the end.
 func TestPromoteWhoseCommitFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -181,6 +181,7 @@ func TestPromoteWhoseCommitFails(t *testing.T) {
 			if armed && at == "routed" {
 				armed = false
 				r.wantRouted(2)
+				r.router.connections(2, 1)
 				again = takesNoMore(t, r.dir)
 			}
 		}
@@ -195,7 +196,14 @@ func TestPromoteWhoseCommitFails(t *testing.T) {
 		wantVerdict(t, a, Refused)
 		synctest.Wait()
 		r.wantRouted(1)
+		r.wantRunning(1, 2)
+		r.wantState(2, Draining) // a client was faster than the failure
+		r.router.connections(2, 0)
+		synctest.Wait()
 		r.wantRunning(1)
+		if g := r.state(2); g.State != Failed || g.Reason == "" {
+			t.Errorf("generation 2: %+v", g)
+		}
 		wait(saveAgain)
 		if d := r.onDisk(); d.Current != 1 {
 			t.Errorf("generation %d is current on disk", d.Current)

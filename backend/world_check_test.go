@@ -15,7 +15,7 @@ func (w *world) look() seen {
 	s := seen{current: w.settled, previous: w.m.previous, states: map[uint64]State{}, closing: w.m.closing}
 	for id, g := range w.m.gens {
 		s.states[id] = g.state
-		if g.state == Draining {
+		if g.drainsSuperseded() {
 			s.draining++
 		}
 	}
@@ -86,7 +86,7 @@ func (w *world) checkCurrent(before seen, e Event) {
 }
 
 // mayEnd: the current generation is ended with proxyd or before it was proven
-// only, a draining one at its end only.
+// only, a draining one at its end only, as any other that was given clients.
 func (w *world) mayEnd(before seen, e Event, id uint64) {
 	if id == w.m.current && !w.m.closing {
 		if fired, ok := e.(TimerFired); ok && !w.proven[id] && (fired.Kind == TimerReady || fired.Kind == TimerStop) {
@@ -94,7 +94,13 @@ func (w *world) mayEnd(before seen, e Event, id uint64) {
 		}
 		w.t.Fatalf("the current generation %d was ended after %#v", id, e)
 	}
-	if before.states[id] != Draining {
+	switch before.states[id] {
+	case Draining:
+	case Starting, Ready, Standby:
+		if !w.given[id] {
+			return
+		}
+	default:
 		return
 	}
 	switch e := e.(type) {
@@ -126,7 +132,7 @@ func (w *world) mayMove(a Start) {
 	g := w.m.gens[a.TwinOf]
 	draining := 0
 	for _, other := range w.m.gens {
-		if other.state == Draining {
+		if other.drainsSuperseded() {
 			draining++
 		}
 	}

@@ -16,7 +16,7 @@ func (w *world) checkStill() {
 	for _, g := range w.m.gens {
 		w.checkProcess(g)
 		w.checkState(g)
-		if g.state == Draining {
+		if g.drainsSuperseded() {
 			draining++
 		}
 	}

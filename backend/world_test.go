@@ -35,10 +35,12 @@ type world struct {
 
 	disk    Durable
 	routed  uint64
-	settled uint64 // current, while no switch is being made
-	making  uint64 // where a switch goes whose end is not on disk
-	made    uint64 // where the last one went that was made
-	served  bool   // there was a current generation
+	steered uint64          // as routed, and outlives proxyd
+	given   map[uint64]bool // this process was given clients, and was not seen without any since
+	settled uint64          // current, while no switch is being made
+	making  uint64          // where a switch goes whose end is not on disk
+	made    uint64          // where the last one went that was made
+	served  bool            // there was a current generation
 
 	wish      uint64 // of the data path, to move from this one
 	lastOp    Op
@@ -54,7 +56,7 @@ type world struct {
 func newWorld(t *rapid.T) *world {
 	w := &world{
 		t: t, policy: randomPolicy(t), process: map[uint64]runs{}, proving: map[uint64]bool{},
-		proven: map[uint64]bool{}, asked: map[uint64]bool{}, lastDrain: map[uint64]uint64{},
+		proven: map[uint64]bool{}, asked: map[uint64]bool{}, given: map[uint64]bool{}, lastDrain: map[uint64]uint64{},
 		armed: map[timerKey]uint64{}, open: map[Op]bool{}, ifCurrent: map[Op]uint64{}, crashIn: -1,
 	}
 	w.m = NewMachine(w.policy, Durable{})
@@ -123,7 +125,11 @@ func (w *world) happened(e Event) {
 		}
 	case Exited:
 		if !w.nothingMayFollow {
-			w.process[e.Gen], w.proving[e.Gen] = ended, false
+			w.process[e.Gen], w.proving[e.Gen], w.given[e.Gen] = ended, false, false
+		}
+	case Drained:
+		if w.lastDrain[e.Gen] == e.Serial { // seen once, and more than once means nothing
+			w.given[e.Gen] = w.given[e.Gen] && w.steered == e.Gen
 		}
 	case TimerFired:
 		if key := (timerKey{e.Gen, e.Kind}); w.armed[key] == e.Serial {
@@ -147,10 +153,13 @@ func (w *world) do(a Action) Event {
 	case Switch:
 		return w.switchTo(a)
 	case Seal:
-		w.routed = 0
+		w.route(0)
 	case Route:
-		w.routed = a.Gen
+		w.route(a.Gen)
 	case WatchDrain:
+		if w.steered == a.Gen {
+			w.t.Fatalf("generation %d is watched for having drained while it is given clients", a.Gen)
+		}
 		w.drains = append(w.drains, Drained(a))
 		w.lastDrain[a.Gen] = a.Serial
 	case Stop:
@@ -197,6 +206,11 @@ func (w *world) switchTo(a Switch) Event {
 		w.t.Fatalf("switched to generation %d, which cannot serve", a.Gen)
 	}
 	w.making, w.made = a.Gen, 0
+	w.given[a.Gen] = true
+	if w.crashIn >= 0 && rapid.Bool().Draw(w.t, "killed before it is on disk") {
+		w.route(a.Gen)
+		panic(crashed{})
+	}
 	how := 0
 	if a.Strict {
 		how = rapid.IntRange(0, 4).Draw(w.t, "switch")
@@ -208,9 +222,18 @@ func (w *world) switchTo(a Switch) Event {
 	case 4:
 		return SwitchFailed{Gen: a.Gen, Reason: "before the rename"}
 	}
-	w.routed, w.made = a.Gen, a.Gen
+	w.route(a.Gen)
+	w.made = a.Gen
 	w.disk = w.m.durable()
 	return Switched{Gen: a.Gen}
+}
+
+// route gives new clients to a generation, or to none.
+func (w *world) route(id uint64) {
+	w.routed, w.steered = id, id
+	if id != 0 {
+		w.given[id] = true
+	}
 }
 
 func (w *world) disarm(key timerKey) {

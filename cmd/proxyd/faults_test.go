@@ -5,21 +5,22 @@ import (
 )
 
 // faultPoints are the steps of a promote, in their order: see the calls of
-// Config.Fault in package backend. Killed at or after the last three, the new
-// generation is current; before, the old one is.
+// Config.Fault in package backend. Killed at one of the last two, the new
+// generation is current; before, the old one is. From the last three on the kernel
+// is steered to the new one.
 var faultPoints = []struct {
-	name     string
-	switched bool
+	name             string
+	routed, switched bool
 }{
-	{"start", false},
-	{"identified", false},
-	{"started", false},
-	{"prove", false},
-	{"switch", false},
-	{"prepared", false},
-	{"routed", false},
-	{"committed", true},
-	{"answer", true},
+	{"start", false, false},
+	{"identified", false, false},
+	{"started", false, false},
+	{"prove", false, false},
+	{"switch", false, false},
+	{"prepared", false, false},
+	{"routed", true, false},
+	{"committed", true, true},
+	{"answer", true, true},
 }
 
 // proxyd is killed with KILL at every step of a promote and started again: one
@@ -43,6 +44,11 @@ func TestKilledAtEveryStepOfAPromote(t *testing.T) {
 				t.Fatal("the promote was done: the fault point was not met")
 			}
 			<-d.ended
+			idle, reached := dialEcho(t, d.address), "v1"
+			if f.routed {
+				reached = "v2"
+			}
+			idle.say(t, "while it is away", reached+" while it is away")
 			d.program, d.env = "proxyd", nil
 			d.start()
 			d.awaitState("serving")
@@ -58,12 +64,55 @@ func TestKilledAtEveryStepOfAPromote(t *testing.T) {
 				t.Fatalf("generation 1 is process %d, was %d", got, pid)
 			}
 			running := 1
-			if f.switched {
+			switch {
+			case f.switched:
 				running = 2 // the previous one stands by
+			case f.routed:
+				d.awaitGeneration(2, "draining")
+			default:
+				d.await("the cut-short generation to end", func() bool { return len(d.processes()) == 1 })
+			}
+			idle.say(t, "still there", reached+" still there")
+			idle.conn.Close()
+			if f.routed && !f.switched {
+				d.awaitGeneration(2, "failed")
 			}
 			d.await("no process to be left over", func() bool { return len(d.processes()) == running })
 			d.mustCtl("promote", "v3")
 			d.mustAnswer("v3")
 		})
 	}
+}
+
+// A revert is on disk after the route was switched, so that it works with a full
+// disk. Killed in between, proxyd finds a standby that has clients: asked to end,
+// it ends after them.
+func TestKilledWithinARevert(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve")})
+	d.startServing()
+	d.mustCtl("promote", "v2")
+	d.awaitGeneration(1, "standby")
+	d.kill9()
+	d.program, d.env = "proxyd-faults", []string{"PROXYD_FAULT=unsaved"}
+	d.start()
+	d.awaitState("serving")
+	if _, _, code := d.ctl("revert"); code == 0 {
+		t.Fatal("the revert was done: the fault point was not met")
+	}
+	<-d.ended
+	idle := dialEcho(t, d.address)
+	idle.say(t, "while it is away", "v1 while it is away")
+	d.program, d.env = "proxyd", nil
+	d.start()
+	d.awaitState("serving")
+	d.mustAnswer("v2")
+	if g := d.generation(1); g.State != "standby" {
+		t.Fatalf("generation 1 is %s", g.State)
+	}
+	d.mustCtl("retire")
+	d.awaitGeneration(1, "draining")
+	idle.say(t, "still there", "v1 still there")
+	idle.conn.Close()
+	d.awaitGeneration(1, "stopped")
+	d.mustAnswer("v2")
 }
