@@ -96,7 +96,7 @@ func (w *world) mayEnd(before seen, e Event, id uint64) {
 	}
 	switch before.states[id] {
 	case Draining:
-	case Starting, Ready, Standby:
+	case Starting, Ready, Standby, Current:
 		if !w.given[id] {
 			return
 		}
