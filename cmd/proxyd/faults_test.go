@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"testing"
 )
 
@@ -44,11 +45,17 @@ func TestKilledAtEveryStepOfAPromote(t *testing.T) {
 				t.Fatal("the promote was done: the fault point was not met")
 			}
 			<-d.ended
-			idle, reached := dialEcho(t, d.address), "v1"
+			var idle *echo
+			reached := "v1"
 			if f.routed {
 				reached = "v2"
 			}
-			idle.say(t, "while it is away", reached+" while it is away")
+			// Over the relay nobody holds the listener that proxyd made itself.
+			direct := os.Getenv(pathVar) == ""
+			if direct {
+				idle = dialEcho(t, d.address)
+				idle.say(t, "while it is away", reached+" while it is away")
+			}
 			d.program, d.env = "proxyd", nil
 			d.start()
 			d.awaitState("serving")
@@ -67,13 +74,15 @@ func TestKilledAtEveryStepOfAPromote(t *testing.T) {
 			switch {
 			case f.switched:
 				running = 2 // the previous one stands by
-			case f.routed:
+			case f.routed && direct:
 				d.awaitGeneration(2, "draining")
 			default:
 				d.await("the cut-short generation to end", func() bool { return len(d.processes()) == 1 })
 			}
-			idle.say(t, "still there", reached+" still there")
-			idle.conn.Close()
+			if direct {
+				idle.say(t, "still there", reached+" still there")
+				idle.conn.Close()
+			}
 			if f.routed && !f.switched {
 				d.awaitGeneration(2, "failed")
 			}
