@@ -14,7 +14,10 @@ func (s *Supervisor) record(a Record) {
 	if err != nil {
 		s.log.Warn("cannot write the history", "error", err)
 	}
-	pairs := []any{"generation", e.Gen, "release", e.Release}
+	var pairs []any
+	if e.Gen != 0 { // a hold and a resume are the service's own
+		pairs = append(pairs, "generation", e.Gen, "release", e.Release)
+	}
 	if e.From != 0 {
 		pairs = append(pairs, "from", e.From)
 	}
