@@ -141,6 +141,8 @@ func TestAUnitIsStartedAndStopped(t *testing.T) {
 // Every way to fail is told with its reason and with what it wrote.
 func TestAUnitThatFails(t *testing.T) {
 	booted.Within(t, func(t *testing.T) {
+		unitFile(t, "broken.service", "Type=oneshot\nExecStart=false\n")
+		unitFile(t, "slow.service", "Type=oneshot\nExecStart=sleep infinity\n")
 		for _, c := range []struct{ name, service, reason, line string }{
 			{"missing", "Type=exec\nExecStart=/nowhere/web\n",
 				"its process exited with status 203: systemd could not execute its command (EXEC)", "Failed to locate executable /nowhere/web"},
@@ -150,8 +152,14 @@ func TestAUnitThatFails(t *testing.T) {
 				"its process exited with status 1", "no config"},
 			{"timeout", "Type=notify\nTimeoutStartSec=300ms\nExecStart=sh -c 'echo still here; exec sleep infinity'\n",
 				"its unit took too long to start or to stop (timeout); its process was ended by signal 15 (terminated)", "still here"},
-			{"oom", "Type=notify\nExecStart=sh -c 'echo growing; kill -KILL $$$$'\n",
+			{"killed", "Type=notify\nExecStart=sh -c 'echo growing; kill -KILL $$$$'\n",
 				"its process was ended by signal 9 (killed)", "growing"},
+			{"needs", "Type=exec\nExecStart=sleep infinity\n[Unit]\nRequires=broken.service\nAfter=broken.service\n",
+				"a unit that its unit needs did not start (dependency)", "Dependency failed"},
+			{"late", "Type=exec\nExecStart=sleep infinity\n[Unit]\nJobTimeoutSec=300ms\nRequires=slow.service\nAfter=slow.service\n",
+				"its unit did not begin to start in time (timeout)", "timed out"},
+			{"assert", "Type=exec\nExecStart=sleep infinity\n[Unit]\nAssertPathExists=/nowhere\n",
+				"an assertion of its unit does not hold (assert)", "Assertion failed"},
 			{"pre", "ExecStartPre=sh -c 'echo not yet; exit 3'\nExecStart=sleep infinity\n",
 				"its unit failed before its main process ran (exit-code)", "not yet"},
 			{"user", "User=nobody-of-that-name\nExecStart=sleep infinity\nType=exec\n",
@@ -173,7 +181,7 @@ func TestAUnitThatFails(t *testing.T) {
 				exit := u.Exit()
 				// systemd forgets it at once: how much of it is seen is chance.
 				if c.name == "clean" && (exit == "its process exited with status 0" ||
-					exit == "its unit ran nothing, or what ended at once without an error") {
+					exit == "its unit was skipped, or ran what ended at once without an error") {
 					exit = c.reason
 				}
 				if exit != c.reason {
@@ -187,6 +195,34 @@ func TestAUnitThatFails(t *testing.T) {
 					t.Errorf("systemd still knows of %s", state)
 				}
 			})
+		}
+	})
+}
+
+// The mark is what systemd-oomd leaves at a unit's group before it kills: systemd
+// reads it as it reads the kernel's own count of such ends, which is not there
+// where the machine's controllers are of version 1.
+func TestAUnitThatEndsForWantOfMemory(t *testing.T) {
+	booted.Within(t, func(t *testing.T) {
+		unitFile(t, "web@.service", "Type=exec\nExecStart=sleep infinity\n")
+		d := newTestDriver(t, "web@{generation}.service")
+		u := start(t, d, 1, "v1")
+		group := strings.TrimSpace(run(t, "systemctl", "show", "-P", "ControlGroup", u.Name()))
+		for _, name := range []string{"user.oomd_ooms", "user.oomd_kill"} {
+			if err := syscall.Setxattr("/sys/fs/cgroup"+group, name, []byte("1"), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := u.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		await(t, u.Done(), "its end")
+		if got := u.Exit(); got != "it was ended for want of memory (oom-kill); its process was ended by signal 9 (killed)" {
+			t.Error(got)
+		}
+		awaitLine(t, u, "killed 1 process(es) in this unit")
+		if err := u.Clear(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -254,7 +290,7 @@ func TestAUnitThatCannotBegin(t *testing.T) {
 		await(t, u.Done(), "its end")
 		got := u.Exit()
 		if got != "its unit was skipped, for a condition of it does not hold" &&
-			got != "its unit ran nothing, or what ended at once without an error" { // forgotten by then
+			got != "its unit was skipped, or ran what ended at once without an error" { // forgotten by then
 			t.Error(got)
 		}
 		awaitLine(t, u, "ConditionPathExists=/nowhere")

@@ -18,6 +18,7 @@ type fakeSystemd struct {
 	starts int
 	// onStart is called with the lock held and gives what the call returns.
 	onStart func() error
+	result  chan string // of the start job; nil: nobody tells it
 	dialErr error
 	conns   []*fakeBus
 	hangs   *fakeBus // gives no answer
@@ -79,7 +80,7 @@ func (b *fakeBus) start(context.Context, string) (<-chan string, error) {
 	b.f.mu.Lock()
 	defer b.f.mu.Unlock()
 	b.f.starts++
-	return make(chan string, 1), b.f.onStart()
+	return b.f.result, b.f.onStart()
 }
 
 func (b *fakeBus) stop(context.Context, string) (<-chan string, error) {
@@ -193,6 +194,38 @@ func TestAUnitThatRunsToItsEndIsNoGeneration(t *testing.T) {
 	}
 	if err := d.Check(t.Context(), 1, "v1"); !errors.Is(err, errOneShot) {
 		t.Error("check says", err)
+	}
+}
+
+// Of a unit that nothing ran of only its job tells why, which comes by itself: it
+// is waited for, and no longer than one that was lost would take.
+func TestWhyNothingRanIsWaitedFor(t *testing.T) {
+	for told, want := range map[string]string{
+		"dependency":  "a unit that its unit needs did not start (dependency)",
+		"canceled":    "somebody canceled the start of its unit (canceled)",
+		"skipped":     "its unit was skipped, for a condition of it does not hold",
+		"timeout":     "its unit did not begin to start in time (timeout)",
+		"unsupported": "its unit was not started (unsupported)",
+		"":            "its unit was skipped, or ran what ended at once without an error",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f, d := fakeDriver(t)
+			defer d.Close()
+			f.result = make(chan string, 1)
+			f.onStart = func() error { return nil }
+			began := time.Now()
+			if told != "" {
+				time.AfterFunc(resultGrace/2, func() { f.result <- told })
+			}
+			u, err := d.Start(t.Context(), 1, "v1", new(identityList).record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-u.Done()
+			if got := u.Exit(); got != want || time.Since(began) > resultGrace {
+				t.Errorf("a start that is %q is told as %q after %v", told, got, time.Since(began))
+			}
+		})
 	}
 }
 

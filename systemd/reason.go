@@ -16,16 +16,22 @@ const (
 // job's result, "" where unknown.
 func notRun(s state, job string) string {
 	switch {
-	case s.skipped && (job == "" || job == "done" || job == "skipped"):
+	case s.skipped && (job == "" || job == "done"), job == "skipped":
 		return "its unit was skipped, for a condition of it does not hold"
 	case job == "dependency":
 		return "a unit that its unit needs did not start (dependency)"
+	case job == "timeout":
+		return "its unit did not begin to start in time (timeout)"
+	case job == "canceled":
+		return "somebody canceled the start of its unit (canceled)"
+	case job == "assert":
+		return "an assertion of its unit does not hold (assert)"
 	case job != "" && job != "done":
 		return fmt.Sprintf("its unit was not started (%s)", job)
 	}
 	// systemd has forgotten it already, as it does without an error: the lines of
 	// the journal tell more.
-	return "its unit ran nothing, or what ended at once without an error"
+	return "its unit was skipped, or ran what ended at once without an error"
 }
 
 // ended says how a run ended.
@@ -35,7 +41,7 @@ func ended(s state) string {
 	case "timeout":
 		return "its unit took too long to start or to stop (timeout); " + how
 	case "oom-kill":
-		return "the kernel ended it for want of memory (oom-kill); " + how
+		return "it was ended for want of memory (oom-kill); " + how
 	case "watchdog":
 		return "it did not feed its watchdog in time (watchdog); " + how
 	case "start-limit-hit":

@@ -88,6 +88,9 @@ func (u *Unit) watch() {
 		case u.over(s) && d.goesDown():
 			// It ends because everything does, which says nothing of it.
 		default:
+			if job != nil && u.unexplained(s) {
+				job = u.hear(job)
+			}
 			u.observe(s)
 		}
 		select {
@@ -100,9 +103,7 @@ func (u *Unit) watch() {
 		case <-poll.C:
 		case r := <-job:
 			job = nil // it tells once
-			u.mu.Lock()
-			u.result = r
-			u.mu.Unlock()
+			u.heard(r)
 		case <-d.life.Done():
 			return
 		}
@@ -177,6 +178,8 @@ func (u *Unit) observe(s state) {
 		u.exit = notRun(s, u.result)
 	case !ours && s.invocation != "":
 		u.exit = "its unit was started anew by somebody else"
+	case !ours && !closed(u.begun):
+		u.exit = notRun(s, u.result) // skipped by ExecCondition=, perhaps
 	case !ours:
 		// systemd forgets at once what ended without an error.
 		u.exit = "its process ended, and systemd saw no error in it"

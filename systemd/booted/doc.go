@@ -46,5 +46,6 @@
 // Needs root that may make namespaces and mounts, as in a privileged container.
 // Where the machine's resource controllers sit on cgroup version 1, or are not
 // handed down to the test's own group, MemoryMax= and the like are not enforced
-// in there: a test of an OOM kill sends the kill itself. The kernel is shared.
+// in there: a test of an end for want of memory does what systemd-oomd does, which
+// systemd takes as it takes the kernel's (Result=oom-kill). The kernel is shared.
 package booted

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -29,13 +30,16 @@ func runBackend() {
 	case "hang":
 		fmt.Println("waiting for a database")
 		select {}
+	case "kill":
+		fmt.Println("growing")
+		killMyself()
 	case "oom":
 		fmt.Println("growing")
-		// The kernel's way to end it; the limits themselves are not enforced in the
-		// machine (see package booted).
-		p, _ := os.FindProcess(os.Getpid())
-		_ = p.Kill()
-		select {}
+		if err := markOutOfMemory(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		killMyself()
 	}
 	listeners, err := activation.Listeners()
 	if err == nil && len(listeners) == 0 {
@@ -77,4 +81,27 @@ func drip(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+func killMyself() {
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+// markOutOfMemory does to its own control group what systemd-oomd does before it
+// kills what is in one: with the mark, systemd takes the end for one for want of
+// memory (oom-kill), as with the kernel's own count (memory.events), which is not
+// there where the machine's controllers are of version 1 (see package booted).
+func markOutOfMemory() error {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return err
+	}
+	_, group, _ := strings.Cut(strings.TrimSpace(string(text)), "0::")
+	for _, name := range []string{"user.oomd_ooms", "user.oomd_kill"} {
+		if err := syscall.Setxattr("/sys/fs/cgroup"+group, name, []byte("1"), 0); err != nil {
+			return fmt.Errorf("mark %s: %w", group, err)
+		}
+	}
+	return nil
 }
