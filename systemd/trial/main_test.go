@@ -77,8 +77,10 @@ func countDescriptors() int {
 // build builds the programs, at the first test that needs them. They are built
 // as for a user: the race detector is on in cmd/proxyd's tests.
 var build = sync.OnceValue(func() error {
-	for _, name := range []string{"proxyd", "proxyctl"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(bin, name), "../../cmd/"+name)
+	for name, args := range map[string][]string{
+		"proxyd": {"../../cmd/proxyd"}, "proxyctl": {"../../cmd/proxyctl"}, "proxyd-faults": {"-tags", "faults", "../../cmd/proxyd"},
+	} {
+		cmd := exec.Command("go", append([]string{"build", "-o", filepath.Join(bin, name)}, args...)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("go build %s: %w\n%s", name, err, out)
@@ -100,9 +102,10 @@ func machine(t *testing.T) *booted.Machine {
 	}
 	copyIn.Do(func() {
 		for from, to := range map[string]string{
-			filepath.Join(bin, "proxyd"):   built + "/proxyd",
-			filepath.Join(bin, "proxyctl"): built + "/proxyctl",
-			exe:                            here,
+			filepath.Join(bin, "proxyd"):        built + "/proxyd",
+			filepath.Join(bin, "proxyctl"):      built + "/proxyctl",
+			filepath.Join(bin, "proxyd-faults"): built + "/proxyd-faults",
+			exe:                                 here,
 		} {
 			if err := m.CopyIn(from, to); err != nil {
 				t.Fatal(err)
