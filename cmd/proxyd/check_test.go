@@ -229,7 +229,7 @@ func TestCheckBesideARunningProxyd(t *testing.T) {
 	}
 	d.mustAnswer("v1")
 	other.mustAnswer("v1")
-	if os.Getenv(pathVar) == pathRelay {
+	if onThePath() == pathRelay {
 		return
 	}
 	// Killed, it leaves its group of sockets to its generation.

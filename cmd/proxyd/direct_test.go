@@ -4,52 +4,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
-
-// The tests that hold on both paths. They run over the direct one, as proxyd
-// chooses it by itself, and here once more over the relay.
-var onBothPaths = []string{
-	"TestRealNginx/handed_over",
-	"TestInFlightConnectionsFinishOnTheOldGeneration",
-	"TestDrainDeadlineCutsThenAndNotBefore",
-	"TestMaxDrainingCutsTheOldest",
-	"TestRevertIsInstantWhileThePreviousRuns",
-	"TestRevertOfAStoppedGenerationStartsIt",
-	"TestAFailedPromoteChangesNothing",
-	"TestAGenerationThatDiesInProbationIsReverted",
-	"TestACurrentGenerationThatDiesIsStartedAgainAndClientsWait",
-	"TestKilledAtEveryStepOfAPromote",
-	"TestALostStateIsRebuiltFromWhatRuns",
-	"TestHoldAndResume",
-}
-
-func TestOverTheRelay(t *testing.T) {
-	if os.Getenv(pathVar) != "" {
-		return // this is that run
-	}
-	var tops []string
-	for _, name := range onBothPaths {
-		tops = append(tops, strings.SplitN(name, "/", 2)[0])
-	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^("+strings.Join(tops, "|")+")$", "-test.short", "-test.v")
-	cmd.Env = append(os.Environ(), pathVar+"="+pathRelay)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, name := range onBothPaths {
-		if !strings.Contains(string(out), "--- PASS: "+name+" ") {
-			t.Errorf("%s did not pass over the relay", name)
-		}
-	}
-}
 
 // mustBeDirect wants the current generation on the direct path.
 func (d *daemonUnderTest) mustBeDirect() {

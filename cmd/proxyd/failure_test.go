@@ -56,6 +56,7 @@ func TestAFailedPromoteChangesNothing(t *testing.T) {
 				t.Error("generation 1 was started again")
 			}
 			d.awaitGeneration(2, "failed")
+			d.mustKeepToThePath()
 			l.check()
 		})
 	}
@@ -77,6 +78,7 @@ func TestAGenerationThatDiesInProbationIsReverted(t *testing.T) {
 	d.startServing()
 	d.mustCtl("promote", "v2")
 	d.mustAnswer("v2")
+	d.mustKeepToThePath()
 	if err := os.WriteFile(die, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +93,7 @@ func TestAGenerationThatDiesInProbationIsReverted(t *testing.T) {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 	d.mustAnswer("v1")
+	d.mustKeepToThePath()
 }
 
 func TestACurrentGenerationThatDiesIsStartedAgainAndClientsWait(t *testing.T) {
@@ -103,6 +106,7 @@ func TestACurrentGenerationThatDiesIsStartedAgainAndClientsWait(t *testing.T) {
 		}
 		d.await("the end of the process", func() bool { return d.generation(1).PID != pid })
 		d.mustAnswer("v1") // waits, is not refused
+		d.mustKeepToThePath()
 	}
 }
 

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"testing"
 	"time"
 )
@@ -23,6 +25,7 @@ func dialEcho(t *testing.T, address string) *echo {
 	}
 	t.Cleanup(func() { conn.Close() })
 	e := &echo{conn, bufio.NewReader(conn)}
+	e.patiently(t)
 	fmt.Fprintf(conn, "GET /echo HTTP/1.1\r\nHost: test\r\n\r\n")
 	for {
 		line, err := e.lines.ReadString('\n')
@@ -35,8 +38,17 @@ func dialEcho(t *testing.T, address string) *echo {
 	}
 }
 
+// patiently bounds the wait for what comes next.
+func (e *echo) patiently(t *testing.T) {
+	t.Helper()
+	if err := e.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (e *echo) say(t *testing.T, word, want string) {
 	t.Helper()
+	e.patiently(t)
 	if _, err := fmt.Fprintln(e.conn, word); err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +72,7 @@ func TestInFlightConnectionsFinishOnTheOldGeneration(t *testing.T) {
 	}
 	d.mustCtl("promote", "v2")
 	d.mustAnswer("v2")
+	d.mustKeepToThePath()
 	idle.say(t, "hello", "v1 hello")
 	if g := d.generation(1); g.InFlight != 2 || string(g.State) != "draining" || g.DrainDeadline == nil {
 		t.Fatalf("generation 1 after the promote: %+v", g)
@@ -72,6 +85,7 @@ func TestInFlightConnectionsFinishOnTheOldGeneration(t *testing.T) {
 	if got := d.generation(1).State; string(got) != "draining" {
 		t.Fatalf("generation 1 is %s while a connection is in flight", got)
 	}
+	d.mustKeepToThePath()
 	idle.say(t, "still there?", "v1 still there?")
 	idle.conn.Close()
 	d.awaitGeneration(1, "stopped")
@@ -84,6 +98,7 @@ func TestDrainDeadlineCutsThenAndNotBefore(t *testing.T) {
 	download := startDrip(t, d.address, 1<<20, "v1")
 	before := time.Now()
 	d.mustCtl("promote", "v2")
+	d.mustKeepToThePath()
 	<-download.ended
 	if download.err == nil {
 		t.Fatal("the download ended by itself")
@@ -104,13 +119,16 @@ func TestMaxDrainingCutsTheOldest(t *testing.T) {
 	second := dialEcho(t, d.address)
 	d.mustCtl("promote", "v3")
 	third := dialEcho(t, d.address)
+	d.mustKeepToThePath()
 	second.say(t, "a", "v2 a")
 	first.say(t, "a", "v1 a")
 	d.mustCtl("promote", "v4")
-	if _, err := first.lines.ReadByte(); err == nil {
+	first.patiently(t)
+	if _, err := first.lines.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatal("the oldest generation's connection lives on")
 	}
 	second.say(t, "b", "v2 b")
 	third.say(t, "b", "v3 b")
+	d.mustKeepToThePath()
 	d.awaitGeneration(1, "stopped")
 }

@@ -73,14 +73,23 @@ func TestRealNginx(t *testing.T) {
 			d := newDaemon(t, setup{command: nginxCommand(t, way.listen, way.find, way.handed), backend: way.backend})
 			d.startServing()
 			d.mustAnswer("v1")
+			onPath := func() {
+				t.Helper()
+				if way.handed != "" { // the others bind by themselves
+					d.mustKeepToThePath()
+				}
+			}
+			onPath()
 			l := startTraffic(t, d.address)
 			perStep := requests / int64(2*rounds)
 			for range rounds {
 				d.mustCtl("promote", "v2")
 				d.mustAnswer("v2")
+				onPath()
 				l.runFor(perStep)
 				d.mustCtl("revert")
 				d.mustAnswer("v1")
+				onPath()
 				l.runFor(perStep)
 			}
 			d.mustCtl("promote", "v2")

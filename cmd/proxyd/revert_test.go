@@ -18,6 +18,7 @@ func TestRevertIsInstantWhileThePreviousRuns(t *testing.T) {
 		t.Fatalf("revert while draining: %+v", r)
 	}
 	d.mustAnswer("v1")
+	d.mustKeepToThePath()
 	idle.say(t, "hi", "v1 hi")
 	d.mustCtl("promote", "v3")
 	idle.conn.Close()
@@ -28,6 +29,7 @@ func TestRevertIsInstantWhileThePreviousRuns(t *testing.T) {
 		t.Fatalf("revert from standby: %+v", r)
 	}
 	d.mustAnswer("v1")
+	d.mustKeepToThePath()
 	l.check()
 }
 
@@ -48,11 +50,13 @@ func TestRevertOfAStoppedGenerationStartsIt(t *testing.T) {
 		t.Fatalf("revert of a stopped generation: %+v", r)
 	}
 	d.mustAnswer("v1")
+	d.mustKeepToThePath()
 	out := d.mustCtl("revert")
 	if !strings.Contains(out, "v2") {
 		t.Fatalf("the second revert says %q", out)
 	}
 	d.mustAnswer("v2")
+	d.mustKeepToThePath()
 }
 
 func TestIfCurrentIsACompareAndSwap(t *testing.T) {

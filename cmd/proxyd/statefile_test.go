@@ -57,6 +57,7 @@ func TestADamagedStateFileForgetsNothing(t *testing.T) {
 			}
 			d.startServing()
 			d.mustAnswer("v2")
+			d.mustKeepToThePath()
 			for id, pid := range pids {
 				if got := d.generation(id).PID; got != pid {
 					t.Errorf("generation %d is process %d, was %d", id, got, pid)
@@ -85,6 +86,7 @@ func TestALostStateIsRebuiltFromWhatRuns(t *testing.T) {
 			}
 			d.startServing()
 			d.mustAnswer("v2")
+			d.mustKeepToThePath()
 			if got := d.generation(2).PID; got != pids[2] {
 				t.Errorf("generation 2 is process %d, was %d", got, pids[2])
 			}
@@ -221,17 +223,19 @@ func TestAFullDisk(t *testing.T) {
 	d.kill9()
 	d.startServing() // the runtime directory remembers
 	d.mustAnswer("v1")
+	d.mustKeepToThePath()
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	d.mustCtl("promote", "v4")
 	d.mustAnswer("v4")
+	d.mustKeepToThePath()
 }
 
 // After a reboot the state names processes and sockets of which nothing is left.
 // That is no failure, and the release that was current is current again.
 func TestAfterAReboot(t *testing.T) {
-	d := newDaemon(t, setup{command: self(t, "serve"), backend: "path = \"relay\""})
+	d := newDaemon(t, setup{command: self(t, "serve")})
 	d.startServing()
 	d.mustCtl("promote", "v2")
 	d.kill9()
@@ -244,6 +248,7 @@ func TestAfterAReboot(t *testing.T) {
 	}
 	d.startServing()
 	d.mustAnswer("v2")
+	d.mustKeepToThePath()
 	if strings.Contains(d.log.String(), "cannot take over") {
 		t.Errorf("what ended with the machine was looked for:\n%s", d.log)
 	}

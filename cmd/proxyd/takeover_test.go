@@ -36,8 +36,10 @@ func TestAChangedCommandIsForNewGenerations(t *testing.T) {
 		}
 		return bytes.Contains(env, []byte("CHANGED=yes\x00"))
 	}
+	d.mustKeepToThePath()
 	d.mustCtl("promote", "v2")
 	d.mustAnswer("v2")
+	d.mustKeepToThePath()
 	if !changed(d.generation(2).PID) {
 		t.Error("the new generation runs the old command")
 	}
