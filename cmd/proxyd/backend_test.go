@@ -36,6 +36,7 @@ import (
 //	            closes; see serveLean
 //	slow        answers one client after the other, once the file of the next
 //	            argument exists
+//	inturn      answers one client after the other, with how many came before
 //	escape      serves, and leaves a grandchild in a session of its own, whose
 //	            number it writes to the file of the next argument
 func runTestBackend(mode string, args []string) {
@@ -74,8 +75,12 @@ func runTestBackend(mode string, args []string) {
 		fmt.Println("cannot listen:", err)
 		os.Exit(1)
 	}
-	if mode == "slow" {
+	switch mode {
+	case "slow":
 		l = &waitingListener{l, args[0]}
+	case "inturn":
+		fmt.Println("cannot serve:", serveInTurn(l, release))
+		os.Exit(1)
 	}
 	server := &http.Server{Handler: testHandler(release)}
 	if mode != "stubborn" {
@@ -195,5 +200,22 @@ func (l *waitingListener) Accept() (net.Conn, error) {
 			return l.Listener.Accept()
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// serveInTurn takes one client after the other to its end. Who closes without a
+// word, as a readiness check does, is none. It ends with an error of Accept.
+func serveInTurn(l net.Listener, release string) error {
+	for n := 0; ; {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			body := fmt.Sprintf("%s %d", release, n)
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+			n++
+		}
+		c.Close()
 	}
 }

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // With more clients than descriptors the control socket and a promote still
@@ -106,39 +111,40 @@ func TestMaxConnectionsWaitInTheQueue(t *testing.T) {
 }
 
 // While held, connections wait unrefused; a promote during the hold decides who
-// serves them.
+// serves them. On the direct path they are served in the order in which they came;
+// the relay's loops take them side by side.
 func TestHoldAndResume(t *testing.T) {
-	d := newDaemon(t, setup{command: self(t, "serve")})
+	d := newDaemon(t, setup{command: self(t, "inturn")})
 	d.startServing()
+	d.mustKeepToThePath()
 	d.mustCtl("hold")
 	d.awaitState("held")
-	const clients = 50
-	answers := make(chan string, clients)
-	for range clients {
-		go func() { // ends with its answer, which comes after the resume
-			got, err := d.get("/")
-			if err != nil {
-				got = err.Error()
-			}
-			answers <- got
-		}()
-	}
+	clients := d.burst(300)
 	before := d.generation(1).Accepted
 	d.mustCtl("promote", "v2")
+	d.mustKeepToThePath()
 	if got := d.generation(1).Accepted; got != before {
 		t.Fatalf("%d connections were taken while held", got-before)
 	}
-	select {
-	case got := <-answers:
-		t.Fatalf("answered while held: %q", got)
-	default:
-	}
-	d.mustCtl("resume")
-	for range clients {
-		if got := <-answers; !strings.HasPrefix(got, "v2") {
-			t.Fatalf("after the resume: %q", got)
+	for _, c := range clients {
+		if n := unread(t, c); n > 0 {
+			t.Fatalf("%d bytes of an answer came while held", n)
 		}
 	}
+	d.mustCtl("resume")
+	served := map[string]bool{}
+	for i, c := range clients {
+		answer, err := io.ReadAll(c)
+		_, got, _ := strings.Cut(string(answer), "\r\n\r\n")
+		if err != nil || !strings.HasPrefix(got, "v2 ") || served[got] {
+			t.Fatalf("client %d after the resume: %q, %v", i, answer, err)
+		}
+		served[got] = true
+		if want := fmt.Sprintf("v2 %d", i); got != want && onThePath() == pathDirect {
+			t.Fatalf("client %d of those who waited was served as %q", i, got)
+		}
+	}
+	d.mustKeepToThePath()
 	d.mustCtl("hold", "--max", "100ms")
 	if d.status().HeldUntil == nil && d.status().State == "held" {
 		t.Fatal("status does not say until when it holds")
@@ -160,4 +166,19 @@ func TestAClientThatGoesAwayCancelsNothing(t *testing.T) {
 	touch(t, release)
 	d.await("the promote to be done", func() bool { return d.status().Current == 2 })
 	d.mustAnswer("v2")
+}
+
+// unread counts the bytes that a connection holds unread (SIOCINQ, tcp(7)).
+func unread(t *testing.T, c *asking) (n int) {
+	t.Helper()
+	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+	if err == nil {
+		if controlErr := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); controlErr != nil {
+			err = controlErr
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
