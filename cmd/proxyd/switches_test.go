@@ -8,6 +8,9 @@ import (
 	"github.com/seed8fae2174/proxyd/backend/control"
 )
 
+// perSwitch is how many connections each switch meets, on average and at least.
+const perSwitch = 10
+
 // Promotes and reverts back to back, while ten thousand connections a second
 // are made: none is refused, reset or unanswered, and each is answered by a
 // generation that was current when its handshake began, or later.
@@ -16,10 +19,10 @@ func TestSwitchesBackToBackUnderLoad(t *testing.T) {
 	if testing.Short() {
 		switches = 100
 	}
-	d := newDaemon(t, setup{command: self(t, "lean"), path: pathDirect, toml: "[promote]\nprobation = \"0s\"\n"})
+	d := newDaemon(t, setup{command: self(t, "lean"), toml: "[promote]\nprobation = \"0s\"\n"})
 	d.startServing()
 	d.mustCtl("promote", "v2")
-	d.mustBeDirect()
+	d.mustKeepToThePath()
 	log := &switchLog{current: []uint64{2}}
 	load := startLean(t, d.address, log)
 	client := control.NewClient(d.socket())
@@ -38,12 +41,16 @@ func TestSwitchesBackToBackUnderLoad(t *testing.T) {
 			break
 		}
 		log.settle()
-		if i%3 == 0 { // else there is hardly a connection that only one may answer
+		if i%2 == 0 { // else there is hardly a connection that only one may answer
 			load.awaitLot(t)
 		}
 	}
 	load.check(t)
-	if load.done < switches {
+	// Which rate is reached says the machine and what else runs on it, so that is no
+	// condition. What may go wrong depends on how many connections each switch meets:
+	// ten, with one each millisecond and 10,000 a second. The waits above see to that
+	// on any machine, as leanAtOnce are made for every second switch at least.
+	if load.done < perSwitch*switches {
 		t.Fatalf("only %d connections over %d switches", load.done, switches)
 	}
 	t.Logf("%d switches in %s, %.0f connections a second", switches, load.took, float64(load.done)/load.took.Seconds())
