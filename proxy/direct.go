@@ -151,7 +151,8 @@ func (d *Direct) steer(to int) error {
 	return nil
 }
 
-// begin checks every member and has the relay serve those that are nobody's. It
+// begin checks every member and has the relay serve those that are nobody's, to
+// which handshakes may still come that somebody else has steered there. It
 // is done at the first change of steering: only then is it known which members
 // generations have from before. O_NONBLOCK is the socket's, so it must not be
 // touched while a generation has it. A check that could not be made says nothing
@@ -166,6 +167,7 @@ func (d *Direct) begin() error {
 	}
 	for m := 1; m < len(d.members); m++ {
 		if d.members[m].generation == 0 {
+			d.members[m].back = &comeBack{}
 			if err := d.proxy.Serve(true, d.fds(m)...); err != nil {
 				return err
 			}

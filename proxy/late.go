@@ -12,6 +12,13 @@ import (
 // another generation's, its client would be given to one that may be staged only.
 // So a member that comes back is lent again when those are over. Meanwhile it is
 // the relay's, as every member that is nobody's.
+//
+// Whoever sends the first packet of a handshake and then nothing, as a flood
+// does, keeps it under way until the kernel gives it up: 63 seconds with the
+// default of net.ipv4.tcp_synack_retries (ip-sysctl), and a second for each of
+// TCP_DEFER_ACCEPT. Only those count that were under way when the member came
+// back, so no flood holds it for longer. A generation that is started meanwhile
+// and finds no other is relayed, and moves.
 
 // errLate: a member is nobody's, but handshakes may still come to it.
 var errLate = fmt.Errorf("%w: handshakes that began before are under way", ErrNoMember)
@@ -21,10 +28,10 @@ var errLate = fmt.Errorf("%w: handshakes that began before are under way", ErrNo
 const lateTime = time.Second
 
 // comeBack is a member that came back, before it is known what may still come to
-// it.
+// it. Nothing is known of who had it before this Direct was made.
 type comeBack struct {
 	was  *tally // of the generation that had it
-	left uint64 // of was, at that time
+	left uint64 // of was, at that time; 0: new connections went to it, or it is not known
 }
 
 // rest waits a moment in Lend, for watch to go on. False: it is not worth it.
@@ -64,7 +71,11 @@ func (d *Direct) settle() (fewer, late bool) {
 		fewer = fewer || m.back != nil || len(left) < len(m.late)
 		late = late || len(left) > 0
 		d.mu.Lock()
-		d.members[i].back, d.members[i].late = nil, left
+		if now := &d.members[i]; now.back == m.back {
+			now.back, now.late = nil, left
+		} else { // it has come back just now
+			late = true
+		}
 		d.mu.Unlock()
 	}
 	return fewer, late

@@ -37,12 +37,17 @@ func (d *Direct) Free() bool {
 // arrived. Where the groups are not steered from here yet, new connections are
 // held from now on. A generation that has a member gets the same again. Where
 // handshakes may still come to every other, it waits a second for their end.
+// Where clients wait in every other and nobody takes them, see cold.go.
 func (d *Direct) Lend(ctx context.Context, generation uint64) (member int, fds []int, err error) {
-	tried := map[int]bool{}
+	tried, queued := map[int]bool{}, false
 	for until := time.Now().Add(lateTime); ; {
 		member, lent, err := d.reserve(generation, tried)
 		if errors.Is(err, errLate) && time.Now().Before(until) && d.rest(ctx) {
 			continue
+		}
+		if errors.Is(err, ErrNoMember) && !queued {
+			queued = true
+			member, err = d.reserveQueued(generation, err)
 		}
 		if err != nil {
 			return 0, nil, err
@@ -55,6 +60,9 @@ func (d *Direct) Lend(ctx context.Context, generation uint64) (member int, fds [
 		// Not under mu: a switch must not wait for this.
 		n := 1
 		if err = d.proxy.Serve(false, fds...); err == nil {
+			if queued {
+				d.takeQueue(member)
+			}
 			n, err = d.queued(member)
 		}
 		if err == nil && n == 0 {

@@ -48,6 +48,7 @@ type Proxy struct {
 	mu     sync.Mutex // one change of route at a time
 	route  atomic.Pointer[Route]
 	taking atomic.Bool // there is somebody to take clients for
+	served atomic.Bool // there was, at some time
 	held   atomic.Bool
 	live   atomic.Int64
 	open   atomic.Uint64 // listeners that clients are taken from, by index
@@ -151,6 +152,7 @@ func (p *Proxy) Switch(r *Route) {
 	} else { // first, so that nobody is accepted for nothing
 		p.take(false)
 	}
+	p.served.Store(p.served.Load() || r != nil)
 	old := p.route.Swap(r)
 	p.take(r != nil)
 	if old != nil && old != r {

@@ -12,14 +12,18 @@ import (
 	"github.com/seed8fae2174/proxyd/activation"
 )
 
-// passMembers passes a group of n sockets, as a .socket unit with n lines does.
-func (d *daemonUnderTest) passMembers(n int) {
+// passMembers passes a group of n sockets, as a .socket unit with n lines does. The
+// files end with the test.
+func (d *daemonUnderTest) passMembers(n int) (files []*os.File) {
 	d.t.Helper()
 	group, err := activation.ListenGroup("http", d.address, n)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	var files []*os.File
+	// systemd steers nobody: the kernel spreads clients over all.
+	if err := unix.SetsockoptInt(group[0].FD, unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0); err != nil {
+		d.t.Fatal(err)
+	}
 	for _, l := range group {
 		fd, err := unix.FcntlInt(uintptr(l.FD), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
@@ -34,6 +38,7 @@ func (d *daemonUnderTest) passMembers(n int) {
 		}
 	})
 	d.pass(files...)
+	return files
 }
 
 // outOfMembers starts a daemon whose third generation is relayed, because the
