@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -13,12 +14,13 @@ import (
 )
 
 // Point 3: a client starts proxyd and the first generation; what is restarted
-// later is not noticed.
+// later is not noticed. Only a connection that is relayed, and that does not end by
+// itself within stop.timeout, ends with a restart of proxyd.
 func TestStartedByAClientAndRestarted(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		began := time.Now()
 		releases(t, "web", "v1", "v2")
-		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
+		install(t, "web", webPort, goUnit("web"), strings.Replace(fmt.Sprintf(goConfig, "web"), `"5s"`, `"1s"`, 1))
 		run(t, "systemctl", "start", "proxyd@web.socket")
 		if now := property(t, "proxyd@web.service", "ActiveState"); now != "inactive" {
 			t.Fatalf("proxyd is %s before a client came", now)
@@ -31,6 +33,7 @@ func TestStartedByAClientAndRestarted(t *testing.T) {
 			t.Fatalf("units: %v", before)
 		}
 		l := startTraffic(t, web, 6, 0)
+		kept := keepAlive(t, web)
 		for range 2 {
 			for _, what := range [][]string{
 				{"restart", "proxyd@web.service"}, {"daemon-reexec"}, {"daemon-reload"}, {"restart", "dbus.service"},
@@ -38,12 +41,18 @@ func TestStartedByAClientAndRestarted(t *testing.T) {
 			} {
 				run(t, append([]string{"systemctl"}, what...)...)
 				t.Log(what)
+				if over == relay && slices.Equal(what, []string{"restart", "proxyd@web.service"}) {
+					kept.mustHaveBeenCut(t, "a restart of proxyd")
+					kept = keepAlive(t, web)
+				}
+				kept.mustGoOn(t, strings.Join(what, " "), 50)
 				l.runFor(100)
 				if after := pids(t, "web@*"); !maps.Equal(before, after) {
 					t.Fatalf("systemctl %v: the generations were %v and are %v", what, before, after)
 				}
 			}
 		}
+		kept.finish()
 		// It still hears of them, and can tell systemd what to do.
 		run(t, "proxyctl", "revert")
 		mustAnswer(t, web, "v1")
@@ -52,6 +61,44 @@ func TestStartedByAClientAndRestarted(t *testing.T) {
 		l.stop()
 		l.check()
 		mustHaveSocketsBack(t, began)
+	})
+}
+
+// A restart lets the clients that are relayed finish, however many requests they
+// still have, and whoever comes meanwhile waits for the next proxyd. On the direct
+// path it waits for nobody, and nobody for it.
+func TestARestartLetsClientsFinish(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
+		serveGo(t)
+		write(t, "/etc/proxyd/web.toml", strings.Replace(fmt.Sprintf(goConfig, "web"), `"5s"`, `"10m"`, 1))
+		run(t, "systemctl", "reload", "proxyd@web.service")
+		kept := keepAlive(t, web)
+		if over == direct {
+			run(t, "systemctl", "restart", "proxyd@web.service")
+			kept.mustGoOn(t, "a restart of proxyd", 50)
+			kept.finish()
+			mustTakeItsPath(t, "web")
+			return
+		}
+		before := property(t, "proxyd@web.service", "MainPID")
+		run(t, "systemctl", "restart", "--no-block", "proxyd@web.service")
+		await(t, "proxyd to be asked to end", func() bool { return property(t, "proxyd@web.service", "ActiveState") == "deactivating" })
+		late := ask(t, web)
+		kept.mustGoOn(t, "proxyd was asked to end", 500)
+		if now := property(t, "proxyd@web.service", "MainPID"); now != before {
+			t.Errorf("proxyd was process %s and is %s, and a client had not finished", before, now)
+		}
+		kept.finish()
+		if kept.err != nil {
+			t.Errorf("the client that was to finish ended with %v", kept.err)
+		}
+		if answer, err := io.ReadAll(late); err != nil || !strings.Contains(string(answer), "v1 1") {
+			t.Errorf("one who came meanwhile got %q, %v", answer, err)
+		}
+		await(t, "the next proxyd", func() bool {
+			now := property(t, "proxyd@web.service", "MainPID")
+			return now != "0" && now != before
+		})
 	})
 }
 
