@@ -36,6 +36,7 @@ import (
 //	            closes; see serveLean
 //	slow        answers one client after the other, once the file of the next
 //	            argument exists
+//	defer       serves whoever has sent something (TCP_DEFER_ACCEPT, tcp(7))
 //	inturn      answers one client after the other, with how many came before
 //	escape      serves, and leaves a grandchild in a session of its own, whose
 //	            number it writes to the file of the next argument
@@ -62,6 +63,8 @@ func runTestBackend(mode string, args []string) {
 		serveLean()
 	case "closes":
 		_ = unix.CloseRange(4, math.MaxUint32, 0)
+	case "defer":
+		_ = unix.SetsockoptInt(3, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60)
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 	case "escape":

@@ -133,22 +133,33 @@ func kill(t *testing.T, pid int) {
 	}
 }
 
-// asking is a client that has sent its request.
+// asking is a client of one request.
 type asking struct{ net.Conn }
 
 func (d *daemonUnderTest) burst(n int) (clients []*asking) {
 	d.t.Helper()
 	for range n {
-		c, err := net.Dial("tcp", d.address)
-		if err != nil {
-			d.t.Fatalf("refused: %v", err)
-		}
-		d.t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(patience))
-		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
-		clients = append(clients, &asking{c})
+		c := d.connect()
+		c.ask()
+		clients = append(clients, c)
 	}
 	return clients
+}
+
+// connect gives a client that has not asked yet.
+func (d *daemonUnderTest) connect() *asking {
+	d.t.Helper()
+	c, err := net.Dial("tcp", d.address)
+	if err != nil {
+		d.t.Fatalf("refused: %v", err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return &asking{c}
+}
+
+func (c *asking) ask() {
+	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
 }
 
 // proxyd is killed again and again under load, and promotes after each return:

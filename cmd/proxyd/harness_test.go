@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +37,7 @@ type daemonUnderTest struct {
 	env     []string
 	nofile  int
 	passed  []*os.File // sockets named http, passed as systemd does it
+	wrap    []string   // a command that becomes proxyd, which is its last arguments
 
 	speaksTo *os.File // its stdout and stderr, instead of log
 
@@ -170,6 +172,7 @@ func (d *daemonUnderTest) launch() {
 	d.log = &safeBuffer{}
 	args := []string{filepath.Join(bin, d.program), "--config", d.config,
 		"--runtime-dir", filepath.Join(d.dir, "run"), "--state-dir", filepath.Join(d.dir, "state"), "--log-level", "debug"}
+	args = append(slices.Clone(d.wrap), args...)
 	if d.nofile > 0 {
 		args = append([]string{"/bin/sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$@"`, d.nofile), "sh"}, args...)
 	}

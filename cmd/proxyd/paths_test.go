@@ -49,6 +49,8 @@ var onOnePath = map[string]string{
 	"TestALostStateIsRebuiltFromAProgramThatBindsByItself": relayOnly,
 	"TestALostStateIsRebuiltFromAProgramWithoutAMark":      relayOnly,
 
+	"TestWhatKeepsADrainingGeneration":                     directOnly, // the relay counts what it carries
+	"TestWhatTheDrainDeadlineEnds":                         directOnly,
 	"TestTheDirectPathIsTaken":                             directOnly,
 	"TestDirectThatCannotBe":                               directOnly,
 	"TestFullQueuesAcrossSwitchesAndKills":                 directOnly, // a queue's bytes were taken by the relay
