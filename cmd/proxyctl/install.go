@@ -69,6 +69,7 @@ type installing struct {
 	listen, units                  []string
 	members                        int
 	user                           bool
+	chosen                         bool // the template was said, and is not just the service's name
 }
 
 func (o *installing) check() error {
@@ -105,15 +106,18 @@ func (o *installing) check() error {
 // checkUnits finds out what generations are called.
 func (o *installing) checkUnits() error {
 	if len(o.units) == 0 {
-		if o.template == "" {
-			o.template = o.name
-		}
+		o.chosen = o.template != ""
+		o.template = cmp.Or(o.template, o.name)
 		if err := control.CheckName(o.template); err != nil {
 			return usage("--template: %v", err)
 		}
 		o.units = []string{o.template + "@{generation}.service"}
+		if _, err := units.Template(o.units[0]); err != nil && o.driver == "systemd" {
+			return usage("--template: %v; name another", err)
+		}
 		return nil
 	}
+	o.chosen = true
 	if o.template != "" {
 		return usage("--template: --unit names it")
 	}
@@ -143,6 +147,10 @@ func (a *app) doInstall(o installing) error {
 			return &control.Error{Code: control.Failed, Message: fmt.Sprintf("the units of %s@.service are service %s's", template, other),
 				Hint: "a template is one service's alone: name another with --template"}
 		}
+	}
+	if path := places.packaged(o.template); path != "" && !o.chosen && o.driver == "systemd" {
+		return &control.Error{Code: control.Failed, Message: fmt.Sprintf("%s is there already, and not of your own", path),
+			Hint: fmt.Sprintf("`--template %s` is for when its units shall be the generations; for any other purpose name another", o.template)}
 	}
 	s := notes.Services[o.name] // of an earlier install: its directories and its socket are ours
 	if s.Left, err = places.leave(o, s); err != nil {

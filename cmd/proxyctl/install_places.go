@@ -67,6 +67,23 @@ func placesFor(user bool, prefix string) (places, error) {
 	}, nil
 }
 
+// packaged gives the template that a package of the system has put in place under
+// this name, or "". Its units may be anything: nobody is to take them for
+// generations by chance.
+func (p places) packaged(template string) string {
+	of := "system"
+	if p.user {
+		of = "user"
+	}
+	for _, dir := range []string{"/usr/lib/systemd", "/lib/systemd"} {
+		path := filepath.Join(dir, of, template+"@.service")
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
 // rulesPath is where polkit finds the rule of all services.
 const rulesPath = "/etc/polkit-1/rules.d/50-proxyd.rules"
 

@@ -14,26 +14,44 @@ var rules string
 // errUnit is what no generation's unit is called.
 var errUnit = errors.New("want NAME@{generation}.service, with {generation}, {release} or the name itself after the @")
 
+// errReserved is what no generation's unit may be.
+var errReserved = errors.New("these units are proxyd's own or systemd's: a service cannot have them")
+
 // What a placeholder stands for in a unit's name, alike in JavaScript and in Go.
-// A number has no leading zero. A label is escaped as systemd-escape(1) does; it
-// holds no "/" and no control byte, so that it is one element of a path also
-// where the template has it unescaped (%I).
+// A number has no leading zero. A label is escaped as systemd-escape(1) does, in
+// the one way that it has for each, and is none that the control protocol refuses:
+// it holds no "/" and no control byte, is neither "." nor "..", and begins with
+// neither "-" nor a space. So it is one element of a path and no option also where
+// the template has it unescaped (%I).
 const (
 	generation = `[1-9][0-9]{0,19}`
-	escaped    = `\\x(?:2[0-9a-e]|[3-9a-f][0-9a-f])`
-	release    = `(?:[A-Za-z0-9:_]|` + escaped + `)(?:[A-Za-z0-9:_.]|` + escaped + `)*`
+
+	plain   = `[A-Za-z0-9:_]`
+	escaped = `\\x(?:2[1-9a-c]|3[b-f]|40|5[b-e]|60|7[b-e]|[89a-f][0-9a-f])` // all but " ", "-" and a first "."
+	first   = plain + `|` + escaped
+	other   = first + `|\\x20|\\x2d`
+	rest    = `(?:` + other + `|\.)`
+	release = `(?:(?:` + first + `)` + rest + `*|\\x2e(?:` + other + `)` + rest + `*|\\x2e\.` + rest + `+)`
 )
+
+// reserved are templates that no service may have: proxyd's own units, and those of
+// systemd that hold whole sessions or the machine together. Who could start and stop
+// these would have the machine.
+var reserved = regexp.MustCompile(`^(?:proxyd|systemd-.*|user|user-runtime-dir|autovt|(?:container-|serial-|console-)?getty|modprobe)$`)
 
 var literal = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]*$`)
 
 // Template gives what is before the "@" of a generation's unit, which is written
 // as backend.unit in the config has it, or is one unit's own name. It is an error
-// for what is neither.
+// for what is neither, and for proxyd's own units and systemd's.
 func Template(unit string) (string, error) {
 	if _, err := expression(unit); err != nil {
 		return "", err
 	}
 	name, _, _ := strings.Cut(unit, "@")
+	if reserved.MatchString(name) {
+		return "", fmt.Errorf("unit %q: %w", unit, errReserved)
+	}
 	return name, nil
 }
 
@@ -85,6 +103,9 @@ func Matches(list []string, name string) bool {
 func Rules(list []string) string {
 	var expressions []string
 	for _, unit := range list {
+		if _, err := Template(unit); err != nil {
+			continue
+		}
 		if e, err := expression(unit); err == nil {
 			expressions = append(expressions, "/"+e+"/")
 		}

@@ -16,9 +16,12 @@ func TestWhatAUnitStandsFor(t *testing.T) {
 			[]string{"web@.service", "web@0.service", "web@01.service", "web@1a.service", "web@v1.service", "web@1.service.service",
 				"web@1.socket", "web-admin@1.service", "aweb@1.service", "web@1.service\n", "web@1/2.service", "web@1-2.service"}},
 		{"web@{release}.service",
-			[]string{"web@v1.service", `web@a\x2db.service`, `web@\x2ehidden.service`, `web@\xc3\xa4.service`, "web@1.service"},
+			[]string{"web@v1.service", `web@a\x2db.service`, `web@\x2ehidden.service`, `web@\xc3\xa4.service`, "web@1.service",
+				`web@\x2e...service`, `web@\x2e\x2dx.service`, `web@\x2e.x.service`, `web@a\x20\x2db.service`, `web@\x7bx\x7d.service`},
 			[]string{"web@.service", "web@..service", "web@...service", "web@a-b.service", `web@..\x2fetc.service`, `web@a\x2fb.service`,
-				`web@a\x00b.service`, `web@a\x2DB.service`, `web@a\b.service`, "web@a@b.service"}},
+				`web@a\x00b.service`, `web@a\x2DB.service`,
+				`web@\x2e.service`, `web@\x2e..service`, `web@\x2e\x2e.service`, `web@a\x2eb.service`, `web@\x61.service`, `web@\x5f.service`, `web@a\x7f.service`,
+				`web@\x2d\x2dhelp.service`, `web@\x2dr.service`, `web@\x20.service`, `web@\x20\x2dr.service`, `web@a\b.service`, "web@a@b.service"}},
 		{"web@r-{release}-{generation}.service",
 			[]string{"web@r-v1-7.service"}, []string{"web@r-v1.service", "web@r-v1-x.service", "web@v1-7.service"}},
 		{`nginx@blue\x2d1.service`,
@@ -40,7 +43,8 @@ func TestWhatAUnitStandsFor(t *testing.T) {
 
 func TestWhatIsNoUnit(t *testing.T) {
 	for _, unit := range []string{"", "web", "web.service", "web@.service", "web@{generation}.socket", "web@{fixed}.service", "web@{generation.service",
-		"{release}@1.service", "-web@{generation}.service", "web@*.service", "web@a b.service", "web@/.service", "web@\"];.service", "web@a@{generation}.service", "web@}.service"} {
+		"{release}@1.service", "-web@{generation}.service", "web@*.service", "web@a b.service", "web@/.service", "web@\"];.service", "web@a@{generation}.service", "web@}.service",
+		"proxyd@{generation}.service", "user@{generation}.service", "user-runtime-dir@1000.service", "serial-getty@{release}.service", "systemd-fsck@{release}.service"} {
 		if template, err := Template(unit); err == nil {
 			t.Errorf("%q is taken for one of %q", unit, template)
 		}
