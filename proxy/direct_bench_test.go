@@ -42,25 +42,15 @@ func BenchmarkSteer(b *testing.B) {
 
 // BenchmarkCount is one look at the open connections of a generation.
 func BenchmarkCount(b *testing.B) {
-	for _, open := range []int{100, 5000} {
+	for _, open := range []int{100, 5000, manyConnections} {
 		b.Run(fmt.Sprintf("open=%d", open), func(b *testing.B) {
 			addr, fds := membersAt(b, "127.0.0.1", 4, false)
 			_, d := newDirect(b, addr, fds)
-			member, _, err := d.Lend(context.Background(), 1)
-			if err == nil {
-				err = d.Steer(1)
-			}
-			if err != nil {
+			g := newGeneration(b, d, 1)
+			if err := d.Steer(1); err != nil {
 				b.Fatal(err)
 			}
-			for range open {
-				dialTo(b, addr)
-				fd, _, err := unix.Accept4(fds[member], unix.SOCK_CLOEXEC)
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer unix.Close(fd)
-			}
+			g.establish(addr, open)
 			b.ReportAllocs()
 			for b.Loop() {
 				if err := d.Count(); err != nil {
