@@ -36,9 +36,12 @@ type (
 	// tries again.
 	Save struct{}
 	// Start starts a process for the generation: Started or StartFailed comes.
-	// TwinOf, where not zero, is the generation that it is to take the place of:
-	// it runs the same, and is of use only where the wish to move comes true.
-	Start struct{ Gen, TwinOf uint64 }
+	// TwinOf, where not zero, is the generation that it takes the place of: it runs
+	// the same. Moves says that it is of use only where the wish to move comes true.
+	Start struct {
+		Gen, TwinOf uint64
+		Moves       bool
+	}
 	// CancelStart ends a Start that has not come back: StartFailed comes, unless
 	// Started was faster.
 	CancelStart struct{ Gen uint64 }
@@ -143,6 +146,7 @@ const (
 	WhatRestarting What = "restarting"
 	WhatServing    What = "serving"
 	WhatAdopted    What = "adopted"
+	WhatStranded   What = "stranded" // it outlived proxyd, and can be given no client any more
 	WhatHeld       What = "held"
 	WhatResumed    What = "resumed"
 )

@@ -44,6 +44,11 @@
 //     current release where the data path can serve that one better. A move is
 //     made while nothing else is wanted or on trial, gives way to all that an
 //     operator asks for, cuts nothing, and leaves `previous` as it is.
+//   - A generation that outlived proxyd and can be given no client any more is never
+//     switched to. Another run of its release takes the place of a current one at
+//     once, which need not wait for its end; it drains (machine_strand.go). This is
+//     the one change of the current generation that no switch makes: new
+//     connections went nowhere before it.
 //   - Where generations outlive proxyd (Config.Leave), its end ends none of them:
 //     it takes no more clients, lets those it has finish, and changes nothing
 //     else, so that the next proxyd finds what a crash would leave.

@@ -9,9 +9,16 @@ type Op uint64
 type (
 	// Adopted: while proxyd was away the generation's process lived on.
 	Adopted struct{ Gen uint64 }
+	// Stranded: it lived on, but for Why no connection can be given to it any more.
+	// Beside says that its release can be run once more beside it.
+	Stranded struct {
+		Gen    uint64
+		Why    string
+		Beside bool
+	}
 	// Lost: while proxyd was away the generation's process ended.
 	Lost struct{ Gen uint64 }
-	// Booted: every record of the durable state was Adopted or Lost. Release is
+	// Booted: every record of the durable state was Adopted, Stranded or Lost. Release is
 	// what the first generation runs where there is no state.
 	Booted struct{ Release string }
 
@@ -111,6 +118,7 @@ type (
 )
 
 func (Adopted) event()           {}
+func (Stranded) event()          {}
 func (Lost) event()              {}
 func (Booted) event()            {}
 func (StageRequested) event()    {}

@@ -24,6 +24,7 @@ type fakeDriver struct {
 	released []uint64
 	swept    []uint64
 	checks   int                 // readiness commands that were run
+	apart    map[uint64]string   // why no connection can be given to a run any more
 	startErr map[string]error    // by release
 	program  map[string]behavior // by release
 }
@@ -186,6 +187,8 @@ func (r *fakeRun) LastLines() []string        { return r.lines }
 func (r *fakeRun) Tells() bool                { return false }
 func (r *fakeRun) Notices() <-chan Notice     { return nil }
 func (r *fakeRun) Waiting(string) (int, bool) { return 0, false }
+
+func (r *fakeRun) Stranded() (string, bool) { return r.driver.apart[r.id], true }
 
 func (r *fakeRun) Clear(context.Context) {
 	r.driver.mu.Lock()

@@ -66,12 +66,14 @@ type generation struct {
 	process process
 	final   State // what Stopping ends in, and Draining where it is not superseded: see endIdle
 
-	late            bool // its start was cancelled, for it took too long
-	restarts        int  // tries to start it again since it was last settled
-	moves           int  // moves to a twin of it that came to nothing
-	probation       bool // promoted a short while ago
-	stopWhenDrained bool // no standby for this one
-	unsure          bool // it may have clients though it is not current and does not drain: see doubt
+	late            bool   // its start was cancelled, for it took too long
+	restarts        int    // tries to start it again since it was last settled
+	moves           int    // moves to a twin of it that came to nothing
+	probation       bool   // promoted a short while ago
+	stopWhenDrained bool   // no standby for this one
+	unsure          bool   // it may have clients though it is not current and does not drain: see doubt
+	stranded        string // why its process can be given no client any more; empty: it can
+	beside          bool   // where it is stranded: its release can be run beside it
 	drainSerial     uint64
 	drainOrder      uint64
 	stopOps         []Op
@@ -81,7 +83,7 @@ func (g *generation) running() bool { return g.process != processNone }
 
 // serves says that the route may be switched to g as it stands.
 func (g *generation) serves() bool {
-	return g.process == processUp && (g.state == Draining && g.final != Failed || g.state == Standby || g.state == Ready)
+	return g.process == processUp && g.stranded == "" && (g.state == Draining && g.final != Failed || g.state == Standby || g.state == Ready)
 }
 
 type timerKey struct {
@@ -123,7 +125,7 @@ type Machine struct {
 }
 
 // NewMachine gives a Machine that goes on from d. Every generation that d calls
-// running must be told of by Adopted or Lost, then Booted starts it.
+// running must be told of by Adopted, Stranded or Lost, then Booted starts it.
 func NewMachine(p Policy, d Durable) *Machine {
 	if p.KeepRecords == 0 {
 		p.KeepRecords = 10
@@ -170,6 +172,8 @@ func (m *Machine) Step(e Event) []Action {
 	switch e := e.(type) {
 	case Adopted:
 		m.adopted(e)
+	case Stranded:
+		m.strand(e)
 	case Lost:
 		m.lost(e)
 	case Booted:
@@ -279,10 +283,14 @@ func (m *Machine) create(release string, o origin, by string) *generation {
 
 // launch starts a process for g. The number is on disk before the process is.
 func (m *Machine) launch(g *generation, by string) {
-	g.process, g.late = processLaunching, false
 	twinOf, why := m.twinOf(g)
 	m.record(WhatStarting, g, by, why)
-	m.emit(Save{}, Start{Gen: g.id, TwinOf: twinOf})
+	m.launchAs(g, Start{Gen: g.id, TwinOf: twinOf, Moves: twinOf != 0})
+}
+
+func (m *Machine) launchAs(g *generation, start Start) {
+	g.process, g.late, g.stranded = processLaunching, false, ""
+	m.emit(Save{}, start)
 	m.setTimer(g.id, TimerReady, Delay{After: m.policy.ReadyDeadline})
 }
 

@@ -41,7 +41,7 @@ func (m *Machine) booted(e Booted) {
 }
 
 func (m *Machine) resumeRoute() {
-	if g := m.gens[m.current]; g != nil && g.process == processUp {
+	if g := m.gens[m.current]; g != nil && g.process == processUp && g.stranded == "" {
 		m.emit(Route{Gen: g.id})
 		return
 	}
@@ -71,12 +71,19 @@ const away = "it ended while proxyd was away"
 // may have been given clients since, whatever its state, and keeps them.
 func (m *Machine) resumeGeneration(g *generation) {
 	const cutShort = "proxyd ended before it was made current"
+	if g.stranded != "" && g.state != Current {
+		m.resumeStranded(g)
+		return
+	}
 	switch g.state {
 	case Current:
-		if g.probation { // what is left of it
+		if g.probation && (g.stranded == "" || !g.beside) { // what is left of it
 			m.setTimer(g.id, TimerProbation, Delay{After: m.policy.Probation})
 		}
-		if g.process != processUp && !m.goesBack(g) { // else booted goes back
+		switch {
+		case g.stranded != "":
+			m.resumeStranded(g)
+		case g.process != processUp && !m.goesBack(g): // else booted goes back
 			m.launch(g, "")
 		}
 	case Starting, Ready:

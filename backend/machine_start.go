@@ -131,6 +131,11 @@ func (m *Machine) gone(g *generation, why string) {
 			return
 		}
 		m.record(WhatDied, g, "", why)
+		if g.stranded != "" { // it was asked to, so nothing speaks against its release
+			m.emit(Route{Gen: 0})
+			m.startAgain(g, g.stranded)
+			return
+		}
 		m.currentDied(g, why)
 	case Starting:
 		if g.origin == originFirst && m.current == 0 && !m.closing {

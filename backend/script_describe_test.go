@@ -12,8 +12,11 @@ func describe(a Action) string {
 	case Save:
 		return "save"
 	case Start:
-		if a.TwinOf != 0 {
+		switch {
+		case a.Moves:
 			return fmt.Sprintf("start %d, twin of %d", a.Gen, a.TwinOf)
+		case a.TwinOf != 0:
+			return fmt.Sprintf("start %d, in the place of %d", a.Gen, a.TwinOf)
 		}
 		return fmt.Sprintf("start %d", a.Gen)
 	case CancelStart:

@@ -96,6 +96,8 @@ func (s *scripted) event(line string) Event {
 	switch w.verb {
 	case "adopted":
 		return Adopted{Gen: w.gen}
+	case "stranded":
+		return Stranded{Gen: w.gen, Why: w.text, Beside: w.keys["beside"] != ""}
 	case "lost":
 		return Lost{Gen: w.gen}
 	case "booted":

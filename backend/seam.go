@@ -94,6 +94,15 @@ type Reacher interface {
 	Reach(ctx context.Context, listener string) (conn net.Conn, ok bool, err error)
 }
 
+// Strander is a Run that Driver.Adopt may give: it outlived proxyd, and it may be
+// that no connection can be given to it any more, though it still has some.
+type Strander interface {
+	// Stranded says why that is; empty: it is not. beside says that the release can
+	// be run once more while this one runs. The Router is not told of its
+	// addresses; what it has in flight is the Router's to know all the same.
+	Stranded() (why string, beside bool)
+}
+
 // Notice is what a generation says of itself (sd_notify).
 type Notice struct {
 	Ready    bool

@@ -34,8 +34,15 @@ func (s *Supervisor) boot(ctx context.Context) {
 			continue
 		}
 		run, err := s.cfg.Driver.Adopt(ctx, Launch{ID: r.ID, Release: r.Release, Plan: r.Plan}, r.Identity)
+		var is Event = Adopted{Gen: r.ID}
 		if err == nil {
-			err = s.open(r.ID, m, run)
+			why, beside := stranded(run)
+			if why != "" {
+				is = Stranded{Gen: r.ID, Why: why, Beside: beside}
+				m.run, m.lastRun = run, run
+			} else {
+				err = s.open(r.ID, m, run)
+			}
 		}
 		if err != nil {
 			if !errors.Is(err, ErrGone) {
@@ -46,7 +53,7 @@ func (s *Supervisor) boot(ctx context.Context) {
 			continue
 		}
 		keep = append(keep, r.ID)
-		found = append(found, Adopted{Gen: r.ID})
+		found = append(found, is)
 		s.attend(r.ID, m)
 	}
 	if err := s.cfg.Driver.Sweep(ctx, keep); err != nil {
@@ -59,6 +66,14 @@ func (s *Supervisor) boot(ctx context.Context) {
 	if d.Held && !d.HeldUntil.IsZero() {
 		s.step(HoldRequested{Limit: Delay{After: max(time.Until(d.HeldUntil), time.Millisecond)}})
 	}
+}
+
+// stranded tells why a run can be given no connections; empty: it can.
+func stranded(run Run) (why string, beside bool) {
+	if s, ok := run.(Strander); ok {
+		return s.Stranded()
+	}
+	return "", false
 }
 
 // rebuild makes a state of what runs, for when none can be read. The generation

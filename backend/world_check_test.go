@@ -50,7 +50,7 @@ func (w *world) check(before seen, e Event, actions []Action) {
 				w.t.Fatalf("generation %d was the previous one, and a move made it %d", before.previous, w.m.previous)
 			}
 		case Start:
-			if a.TwinOf != 0 {
+			if a.Moves {
 				w.mayMove(a)
 			}
 			if before.closing {
@@ -80,14 +80,26 @@ func (w *world) checkCurrent(before seen, e Event) {
 	if n != want || (n == 1 && w.m.gens[w.m.current].state != Current) {
 		w.t.Fatalf("%d generations are current after %#v: %s", n, e, describeState(w.m))
 	}
-	if _, switched := e.(Switched); !switched && w.m.current != before.current {
+	_, switched := e.(Switched)
+	if _, booted := e.(Booted); booted && w.m.current != before.current {
+		apart, ok := w.apart[before.current]
+		if next := w.m.gens[w.m.current]; !ok || !apart.Beside || next.release != w.m.gens[before.current].release {
+			w.t.Fatalf("generation %d replaces %d, which is not stranded", w.m.current, before.current)
+		}
+		w.left = before.current
+		switched = true
+	}
+	if !switched && w.m.current != before.current {
 		w.t.Fatalf("generation %d is current instead of %d, without a switch, after %#v", w.m.current, before.current, e)
 	}
 }
 
-// mayEnd: the current generation is ended with proxyd or before it was proven
-// only, a draining one at its end only, as any other that was given clients.
+// mayEnd: the current generation is ended with proxyd, before it was proven, or
+// where it stands in its own way only, a draining one at its end only, as any other that was given clients.
 func (w *world) mayEnd(before seen, e Event, id uint64) {
+	if apart, ok := w.apart[id]; ok && !apart.Beside && before.states[id] == Current {
+		return // else its release could not be started again
+	}
 	if id == w.m.current && !w.m.closing {
 		if fired, ok := e.(TimerFired); ok && !w.proven[id] && (fired.Kind == TimerReady || fired.Kind == TimerStop) {
 			return

@@ -35,12 +35,14 @@ type world struct {
 
 	disk    Durable
 	routed  uint64
-	steered uint64          // as routed, and outlives proxyd
-	given   map[uint64]bool // this process was given clients, and was not seen without any since
-	settled uint64          // current, while no switch is being made
-	making  uint64          // where a switch goes whose end is not on disk
-	made    uint64          // where the last one went that was made
-	served  bool            // there was a current generation
+	steered uint64              // as routed, and outlives proxyd
+	apart   map[uint64]Stranded // this process can be given no clients any more
+	left    uint64              // current before a stranded one was replaced
+	given   map[uint64]bool     // this process was given clients, and was not seen without any since
+	settled uint64              // current, while no switch is being made
+	making  uint64              // where a switch goes whose end is not on disk
+	made    uint64              // where the last one went that was made
+	served  bool                // there was a current generation
 
 	wish      uint64 // of the data path, to move from this one
 	lastOp    Op
@@ -56,7 +58,7 @@ type world struct {
 func newWorld(t *rapid.T) *world {
 	w := &world{
 		t: t, policy: randomPolicy(t), process: map[uint64]runs{}, proving: map[uint64]bool{},
-		proven: map[uint64]bool{}, asked: map[uint64]bool{}, given: map[uint64]bool{}, lastDrain: map[uint64]uint64{},
+		proven: map[uint64]bool{}, asked: map[uint64]bool{}, given: map[uint64]bool{}, apart: map[uint64]Stranded{}, lastDrain: map[uint64]uint64{},
 		armed: map[timerKey]uint64{}, open: map[Op]bool{}, ifCurrent: map[Op]uint64{}, crashIn: -1,
 	}
 	w.m = NewMachine(w.policy, Durable{})
@@ -114,6 +116,7 @@ func (w *world) happened(e Event) {
 		if !w.nothingMayFollow {
 			w.process[e.Gen] = running
 			w.proven[e.Gen], w.asked[e.Gen] = false, false
+			delete(w.apart, e.Gen)
 		}
 	case StartFailed:
 		if !w.nothingMayFollow {
@@ -202,7 +205,7 @@ func (w *world) started(id uint64) {
 
 // switchTo makes the switch, or fails where it may: before the rename, or after.
 func (w *world) switchTo(a Switch) Event {
-	if w.process[a.Gen] != running || !w.proven[a.Gen] {
+	if _, apart := w.apart[a.Gen]; apart || w.process[a.Gen] != running || !w.proven[a.Gen] {
 		w.t.Fatalf("switched to generation %d, which cannot serve", a.Gen)
 	}
 	w.making, w.made = a.Gen, 0
@@ -231,6 +234,9 @@ func (w *world) switchTo(a Switch) Event {
 // route gives new clients to a generation, or to none.
 func (w *world) route(id uint64) {
 	w.routed, w.steered = id, id
+	if _, apart := w.apart[id]; apart {
+		w.t.Fatalf("routed to generation %d, which can be given no clients", id)
+	}
 	if id != 0 {
 		w.given[id] = true
 	}
@@ -294,15 +300,21 @@ func (w *world) restart() {
 				w.t.Fatalf("generation %d runs and was forgotten", id)
 			}
 			w.asked[id], w.proven[id] = false, true
+			delete(w.apart, id)
+			if rapid.IntRange(0, 3).Draw(w.t, "stranded") == 0 {
+				w.apart[id] = Stranded{Gen: id, Why: "its sockets are not the listeners' any more", Beside: rapid.Bool().Draw(w.t, "beside")}
+				found = append(found, w.apart[id])
+				continue
+			}
 			found = append(found, Adopted{Gen: id})
 		} else if w.m.gens[id] != nil {
 			found = append(found, Lost{Gen: id})
 		}
 	}
-	if now := w.m.current; now != old && now != making && now != w.made {
+	if now := w.m.current; now != old && now != making && now != w.made && now != w.left {
 		w.t.Fatalf("generation %d is current after a restart; it was %d, perhaps %d", now, old, making)
 	}
-	w.settled = w.m.current
+	w.settled, w.left = w.m.current, 0
 	w.served = w.settled != 0
 	w.booting = true
 	for _, e := range found {
