@@ -41,7 +41,6 @@ type socketSeen struct {
 	cookie uint64 // names the socket, and is never used again (SO_COOKIE)
 	inode  uint32 // 0: no process has it, or has it any more
 	state  uint8
-	queue  uint32   // of one that listens: how many wait
 	id     [48]byte // struct inet_diag_sockid, with the cookie
 	family uint8
 	tag    int8 // of the member that it came in by, or untold
@@ -213,7 +212,6 @@ func parseSeen(b []byte) socketSeen {
 		tag:    untold,
 		family: b[0], state: b[1], id: [48]byte(b[4:52]),
 		cookie: uint64(binary.NativeEndian.Uint32(b[44:])) | uint64(binary.NativeEndian.Uint32(b[48:]))<<32,
-		queue:  binary.NativeEndian.Uint32(b[56:60]),
 		inode:  binary.NativeEndian.Uint32(b[68:72]),
 	}
 	for b = b[diagMessageSize:]; len(b) >= unix.SizeofRtAttr; {

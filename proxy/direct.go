@@ -35,7 +35,7 @@ type Direct struct {
 	log    hclog.Logger
 	proxy  *Proxy
 	groups []*group
-	former []FormerSocket // by group, where these are no group's any more; see Former
+	former bool // the groups are not steered here, see Former
 
 	mu      sync.Mutex
 	to      int // member that is steered to; -1: as it was found

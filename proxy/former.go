@@ -8,38 +8,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FormerSocket is a listening socket of a group of before.
-type FormerSocket struct {
-	Address *net.TCPAddr
-	Cookie  uint64 // SO_COOKIE, socket(7)
-}
-
 // Former is what is left of the direct path of a generation whose sockets are
 // members of no group any more: the address is another by now, or systemd has
 // opened its sockets anew. No descriptor of it is here, and nobody steers there.
-// But what it has in flight the kernel tells by the tag as before.
+// But what it has in flight the kernel tells by the tag as before. Only what there
+// was at the first looks counts: those who connect to an address later that is not
+// the listener's any more could keep it for ever.
 type Former struct {
 	d          *Direct
 	generation uint64
 }
 
-// NewFormer starts to count what a generation had that was lent a member. Sockets
-// are those of the member, by group. No other socket at the same addresses may have
-// the member's tag by now, see Apart. Close ends it.
-func NewFormer(generation uint64, member int, sockets []FormerSocket, log hclog.Logger) (*Former, error) {
-	if member <= hold || member >= mostMembers || len(sockets) == 0 {
+// NewFormer starts to count what a generation had that was lent a member, at the
+// addresses of the groups. No other socket that listens there may have the member's
+// tag by now, see Apart. Close ends it.
+func NewFormer(generation uint64, member int, addresses []*net.TCPAddr, log hclog.Logger) (*Former, error) {
+	if member <= hold || member >= mostMembers || len(addresses) == 0 {
 		return nil, fmt.Errorf("count what generation %d has: %w", generation, ErrNoMember)
 	}
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
 	d := &Direct{
-		log: log, former: sockets, members: make([]lending, member+1), turn: 1,
+		log: log, former: true, members: make([]lending, member+1), turn: 1,
 		tallies: map[uint64]*tally{generation: {generation: generation, member: member, left: 1}},
 		kick:    make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
-	for _, s := range sockets {
-		d.groups = append(d.groups, &group{addr: s.Address, family: familyOf(s.Address)})
+	for _, a := range addresses {
+		d.groups = append(d.groups, &group{addr: a, family: familyOf(a)})
 	}
 	var err error
 	if d.diag, err = openDiag(); err != nil {
@@ -80,21 +76,4 @@ func (f *Former) Close() {
 	}
 	f.d.mu.Unlock()
 	f.d.Close()
-}
-
-// queuedApart counts what waits in listening sockets that are not ours, as the
-// kernel tells it; none waits in one that is closed. counting is held.
-func (d *Direct) queuedApart() (n int, err error) {
-	for i, f := range d.former {
-		g := d.groups[i]
-		err := d.diag.each(g.family, g.addr.Port, 1<<tcpListen, func(s *socketSeen) {
-			if s.cookie == f.Cookie {
-				n += int(s.queue)
-			}
-		})
-		if err != nil {
-			return 0, err
-		}
-	}
-	return n, nil
 }

@@ -12,7 +12,7 @@ type heldFrom struct {
 	generation uint64
 	member     int
 	fd         int
-	socket     FormerSocket
+	address    *net.TCPAddr
 	accepted   int // the first client's
 	clients    []net.Conn
 }
@@ -30,11 +30,7 @@ func groupOfBefore(t *testing.T) (addr *net.TCPAddr, held []*heldFrom) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cookie, err := unix.GetsockoptUint64(lent[0], unix.SOL_SOCKET, unix.SO_COOKIE)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := &heldFrom{generation: generation, member: member, fd: lent[0], socket: FormerSocket{addr, cookie}}
+		h := &heldFrom{generation: generation, member: member, fd: lent[0], address: addr}
 		if err := d.Steer(generation); err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +53,7 @@ func groupOfBefore(t *testing.T) (addr *net.TCPAddr, held []*heldFrom) {
 
 func (h *heldFrom) former(t *testing.T) *Former {
 	t.Helper()
-	f, err := NewFormer(h.generation, h.member, []FormerSocket{h.socket}, nil)
+	f, err := NewFormer(h.generation, h.member, []*net.TCPAddr{h.address}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,11 +71,18 @@ func wantFormer(t *testing.T, f *Former, want uint64) {
 // What a generation has of a group that is no more is counted, and it has drained
 // when that is over: what it accepted, and what waits in its queue.
 func TestAFormerMemberIsCountedToItsEnd(t *testing.T) {
-	_, held := groupOfBefore(t)
+	addr, held := groupOfBefore(t)
 	h := held[0]
-	f := h.former(t)
+	f, other := h.former(t), held[1].former(t)
+	wantFormer(t, other, 3)
+	wantFormer(t, other, 3)
 	wantFormer(t, f, 3)
 	drained := f.Drained()
+	wantFormer(t, f, 3)
+	for range 4 { // who comes after the first looks does not count
+		held[1].clients = append(held[1].clients, dialTo(t, addr))
+		wantFormer(t, f, 3)
+	}
 	for _, c := range h.clients[:2] {
 		c.Close()
 	}
@@ -99,7 +102,7 @@ func TestAFormerMemberIsCountedToItsEnd(t *testing.T) {
 	wantFormer(t, f, 1)
 	unix.Close(h.accepted)
 	<-drained
-	wantFormer(t, held[1].former(t), 3) // which it is no part of
+	wantFormer(t, other, 3) // which it is no part of
 	unix.Close(held[1].accepted)
 }
 
@@ -137,7 +140,7 @@ func TestNewConnectionsAreKeptApartFromSocketsOfBefore(t *testing.T) {
 	formers := []*Former{held[0].former(t), held[1].former(t)}
 	comeToUs("beside two")
 	for i, f := range formers {
-		wantFormer(t, f, 4) // with what was tried, in a queue that nobody accepts from
+		wantFormer(t, f, 4) // with what was tried, which waits as nobody accepts there
 		if err := unix.Shutdown(held[i].fd, unix.SHUT_RDWR); err != nil {
 			t.Fatal(err)
 		}

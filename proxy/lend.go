@@ -139,9 +139,6 @@ func (d *Direct) check(ctx context.Context, member int) error {
 
 // queued counts what waits in the queues of a member.
 func (d *Direct) queued(member int) (int, error) {
-	if d.former != nil {
-		return d.queuedApart()
-	}
 	n := 0
 	for _, g := range d.groups {
 		q, _, err := queueOf(g.fds[member])

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync/atomic"
 )
@@ -109,18 +110,23 @@ func (d *Direct) count(all []*tally, left map[*tally]uint64, few bool) (changed 
 				open[s.cookie] = s
 			}
 		}
+		if d.former {
+			t.keepKnown(open)
+		}
 		if err := d.thin(t, left[t], open); err != nil {
 			return changed, err
 		}
-		waiting := 0
+		waiting, queued := 0, 0
 		for _, s := range open {
 			if s.inode == 0 {
 				waiting++
 			}
 		}
-		queued, err := d.queued(t.member)
-		if err != nil {
-			return changed, err
+		if !d.former {
+			var err error
+			if queued, err = d.queued(t.member); err != nil {
+				return changed, err
+			}
 		}
 		// A client that left while it waited is in the queue, and no socket of
 		// the look.
@@ -129,6 +135,16 @@ func (d *Direct) count(all []*tally, left map[*tally]uint64, few bool) (changed 
 		t.counted.Store(n)
 	}
 	return changed, nil
+}
+
+// keepKnown drops from open what came after the first looks.
+func (t *tally) keepKnown(open map[uint64]socketSeen) {
+	if t.looks >= sureLooks {
+		maps.DeleteFunc(open, func(cookie uint64, _ socketSeen) bool {
+			_, known := t.open[cookie]
+			return !known
+		})
+	}
 }
 
 // thin makes sure of what has ended since the last look: what it did not find is
