@@ -16,14 +16,13 @@ const apartTag = mostMembers - 1
 // Apart is for groups that NewDirect refuses because sockets of somebody else are
 // members as well: generations hold them from before, and systemd has opened its
 // own anew at the same address. Ours lead to the relay, all of them, and the kernel
-// must give no new connection to any other. So it is steered to the first socket of
-// ours whose index is found by trying: a connection of a try that comes to somebody
-// else is closed at once; to the relay the one that comes to us is a client that
-// leaves. What the others have they keep.
+// must give no new connection to any other. So it is steered to the first of ours,
+// whose index is found by trying: a connection of a try that comes to somebody else
+// is closed at once, and to the relay one that comes to us is a client that leaves.
+// What the others have they keep.
 //
-// When one of them is closed the last member takes its index. One that began to
-// listen before all of ours is thus never followed by them: the index of our first
-// stays.
+// Ours began to listen last, so meanwhile the last index is as good. It does not stay
+// so: when a member is closed the last one takes its place.
 func Apart(groups []Group) error {
 	diag, err := openDiag()
 	if err != nil {
@@ -56,14 +55,14 @@ func (g *group) keepApart(diag *diag) error {
 	if err != nil {
 		return err
 	}
+	if err := g.steer(members - 1); err != nil {
+		return err
+	}
 	var tried error
 	for index := range members {
-		if err := g.steer(index); err != nil {
-			return err
-		}
 		ours, err := g.comesToUs(diag, index)
 		if ours {
-			return nil
+			return g.steer(index)
 		}
 		tried = errors.Join(tried, err) // one whose queue is full takes no more
 	}

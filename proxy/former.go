@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
@@ -17,6 +18,9 @@ import (
 type Former struct {
 	d          *Direct
 	generation uint64
+
+	mu     sync.Mutex // whoever asks the kernel, and Close
+	closed bool
 }
 
 // NewFormer starts to count what a generation had that was lent a member, at the
@@ -42,7 +46,7 @@ func NewFormer(generation uint64, member int, addresses []*net.TCPAddr, log hclo
 		return nil, err
 	}
 	go d.watch()
-	return &Former{d, generation}, nil
+	return &Former{d: d, generation: generation}, nil
 }
 
 // familyOf gives the family of a socket that is bound to addr.
@@ -57,16 +61,30 @@ func familyOf(addr *net.TCPAddr) int {
 func (f *Former) InFlight() uint64 { return f.d.InFlight(f.generation) }
 
 // Count counts them now.
-func (f *Former) Count() error { return f.d.Count() }
+func (f *Former) Count() error { return f.unlessClosed(f.d.Count) }
 
 // Drained gives a channel that is closed when none is left.
 func (f *Former) Drained() <-chan struct{} { return f.d.Drained(f.generation, nil) }
 
 // Cut is Direct.Cut.
-func (f *Former) Cut() error { return f.d.Cut(f.generation) }
+func (f *Former) Cut() error {
+	return f.unlessClosed(func() error { return f.d.Cut(f.generation) })
+}
+
+func (f *Former) unlessClosed(ask func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	return ask()
+}
 
 // Close ends the counting, and closes what Drained gave.
 func (f *Former) Close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
 	f.d.mu.Lock()
 	for _, t := range f.d.tallies {
 		for _, w := range t.waiters {

@@ -28,18 +28,21 @@ type directPath struct {
 	direct *proxy.Direct // nil: the listeners are not steered
 	why    string        // what keeps every new generation on the relay; empty: nothing
 	moves  bool          // the driver can run the current release once more beside itself
-	kept   []int         // descriptors that generations hold for the next proxyd
+	groups []*listenerGroup
+	kept   []int // descriptors that generations hold for the next proxyd
 	log    hclog.Logger
 	// switched is told of each generation that new connections were steered to, and
 	// of one of its sockets.
 	switched func(id uint64, fd int)
 
 	mu      sync.Mutex
-	reasons map[uint64]string // why a generation is on the relay; empty: it is not
+	reasons map[uint64]string        // why a generation is on the relay; empty: it is not
+	formers map[uint64]*proxy.Former // of stranded generations
+	apart   map[string]bool          // listeners' addresses that are steered away from sockets of before
 }
 
 func newDirectPath(log hclog.Logger) *directPath {
-	return &directPath{reasons: map[uint64]string{}, log: log}
+	return &directPath{reasons: map[uint64]string{}, formers: map[uint64]*proxy.Former{}, apart: map[string]bool{}, log: log}
 }
 
 // openDirect makes the direct path of the listeners that d.proxy serves. Where
@@ -50,7 +53,7 @@ func (d *daemon) openDirect() error {
 	if err != nil {
 		return err
 	}
-	d.direct.why = why
+	d.direct.why, d.direct.groups = why, groups
 	d.direct.moves = d.units == nil || strings.Contains(d.config.Backend.Unit, "{generation}")
 	var steered []proxy.Group
 	var members []int
@@ -159,19 +162,6 @@ func (p *directPath) note(id uint64, why string) bool {
 	return !known || was != why
 }
 
-// keep is lend for a generation that has its member from an earlier proxyd.
-func (p *directPath) keep(id uint64, member int) ([]activation.Listener, error) {
-	if p.direct == nil {
-		return nil, fmt.Errorf("generation %d has sockets of the listeners' own group, which is steered no more: %s", id, p.why)
-	}
-	fds, err := p.direct.Keep(id, member)
-	if err != nil {
-		return nil, err
-	}
-	p.note(id, "")
-	return p.listeners(fds), nil
-}
-
 func (p *directPath) listeners(fds []int) (list []activation.Listener) {
 	for i, name := range p.direct.Names() {
 		list = append(list, activation.Listener{Name: name, FD: fds[i], Addr: p.direct.Reach(name)})
@@ -181,6 +171,7 @@ func (p *directPath) listeners(fds []int) (list []activation.Listener) {
 
 // release takes back what was lent.
 func (p *directPath) release(id uint64) {
+	p.unstrand(id)
 	if p.direct != nil {
 		p.direct.Return(id)
 	}
@@ -226,6 +217,7 @@ func (p *directPath) of(id uint64) (path, why string) {
 }
 
 func (p *directPath) close() {
+	p.closeFormers()
 	if p.direct != nil {
 		p.direct.Close()
 	}
@@ -259,10 +251,13 @@ func (p *directPath) steer(id uint64) {
 
 // cut ends the connections of a generation, as far as that is permitted.
 func (p *directPath) cut(id uint64) {
-	if !p.has(id) {
-		return
+	var err error
+	if f := p.former(id); f != nil {
+		err = f.Cut()
+	} else if p.has(id) {
+		err = p.direct.Cut(id)
 	}
-	if err := p.direct.Cut(id); err != nil {
+	if err != nil {
 		p.log.Warn("cannot cut connections, they end with the processes", "generation", id, "error", err)
 	}
 }
@@ -270,6 +265,9 @@ func (p *directPath) cut(id uint64) {
 // inFlight gives the connections of a generation as they were last counted; 0
 // where it has no member.
 func (p *directPath) inFlight(id uint64) uint64 {
+	if f := p.former(id); f != nil {
+		return f.InFlight()
+	}
 	if !p.has(id) {
 		return 0
 	}
@@ -279,6 +277,7 @@ func (p *directPath) inFlight(id uint64) uint64 {
 // count brings the counts up to date. It is not done by the supervisor, who must
 // not wait for it.
 func (p *directPath) count() {
+	p.countFormers()
 	if p.direct == nil {
 		return
 	}

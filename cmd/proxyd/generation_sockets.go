@@ -39,10 +39,12 @@ type generationSockets struct {
 type keptSockets struct {
 	addresses map[string]net.Addr
 	handed    []activation.Listener
-	member    int // of the listeners' groups, where handed are borrowed from these; 0: they are its own
+	member    int            // of the listeners' groups, where handed are borrowed from these; 0: they are its own
+	sockets   []memberSocket // of the member
 	ports     []int
 	fixed     string // the name of its fixed addresses
 	why       string // it is not on the direct path; empty: unknown, or it is
+	stranded  string // no connection can be given to it any more, and why
 }
 
 // newGenerationSockets takes over what an earlier proxyd stored.
@@ -99,7 +101,8 @@ func (s *generationSockets) open(id uint64, config *Config, moves bool) (*keptSo
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.kept[id]
-	if k == nil {
+	if k == nil || k.stranded != "" { // its next run is on sockets of today
+		s.direct.unstrand(id)
 		var err error
 		if k, err = s.make(id, config, moves); err != nil {
 			return nil, err
@@ -146,7 +149,11 @@ func (s *generationSockets) make(id uint64, config *Config, moves bool) (*keptSo
 		for _, l := range k.handed {
 			k.addresses[l.Name] = l.Addr
 		}
-		return k, nil
+		var err error
+		if k.sockets, err = s.direct.socketsOf(k.member); err != nil {
+			s.direct.release(id)
+		}
+		return k, err
 	}
 	if moves {
 		return nil, fmt.Errorf("move to the direct path: %s", k.why)
@@ -236,9 +243,13 @@ func (s *generationSockets) adopt(id uint64, config *Config, pid int, r *reclaim
 
 func (s *generationSockets) recover(id uint64, config *Config, pid int, r *reclaimed) *keptSockets {
 	addresses, fixed := r.addresses, r.fixed
-	k := &keptSockets{addresses: addresses, fixed: fixed, why: r.why}
+	k := &keptSockets{addresses: addresses, fixed: fixed, why: r.why, member: r.member, sockets: r.sockets, stranded: r.stranded}
+	if r.stranded != "" {
+		s.direct.strand(id, k)
+		return k
+	}
 	if r.member != 0 {
-		k.member, k.handed = r.member, r.handed
+		k.handed = r.handed
 		return k
 	}
 	s.direct.adopted(id, config, r.why)

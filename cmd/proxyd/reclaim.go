@@ -15,12 +15,20 @@ import (
 type socketNote struct {
 	Addresses map[string]string `json:"addresses,omitempty"`
 	Member    int               `json:"member,omitempty"` // of the listeners' groups, which it was handed
-	Fixed     string            `json:"fixed,omitempty"`  // the name of its fixed addresses
+	Sockets   []memberSocket    `json:"sockets,omitempty"`
+	Fixed     string            `json:"fixed,omitempty"` // the name of its fixed addresses
 	Why       string            `json:"why_relay,omitempty"`
 }
 
+// memberSocket is one socket of a member. By its cookie it is known for what it is,
+// whatever else is at its address by then.
+type memberSocket struct {
+	Address string `json:"address"`
+	Cookie  uint64 `json:"cookie"`
+}
+
 func (k *keptSockets) note() socketNote {
-	return socketNote{Addresses: textAddresses(k.addresses), Member: k.member, Fixed: k.fixed, Why: k.why}
+	return socketNote{Addresses: textAddresses(k.addresses), Member: k.member, Sockets: k.sockets, Fixed: k.fixed, Why: k.why}
 }
 
 func (s *generationSockets) notePath(id uint64) string {
@@ -45,12 +53,15 @@ type reclaimed struct {
 	why       string
 	member    int
 	handed    []activation.Listener // of the member
+	sockets   []memberSocket        // of the member
+	stranded  string                // why no connection can be given to it any more; empty: it can
 }
 
 // reclaim makes sure that a generation of an earlier proxyd can still be reached,
 // before it is taken over: what it listens on is known, from known or from the
-// note, and the path of a unix socket that it was handed is there, for it cannot
-// be made again. It makes the generation's directory, where that has gone.
+// note, its member of the listeners' groups is the same as then, and the path of a
+// unix socket that it was handed is there, for it cannot be made again. Else it is
+// stranded. It makes the generation's directory, where that has gone.
 // Where the take-over fails later, abandon gives back what reclaim took.
 func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote) (*reclaimed, error) {
 	if len(known.Addresses) == 0 { // found, rather than remembered
@@ -59,20 +70,20 @@ func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote)
 			err = json.Unmarshal(b, &known)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("find out where generation %d listens: %w", id, err)
+			return &reclaimed{stranded: fmt.Sprintf("nothing tells where it listens: %v", err)}, s.makeDir(id)
 		}
 	}
 	if err := s.makeDir(id); err != nil {
 		return nil, err
 	}
-	r := &reclaimed{fixed: known.Fixed, why: known.Why, member: known.Member}
+	r := &reclaimed{fixed: known.Fixed, why: known.Why, member: known.Member, sockets: known.Sockets}
 	var err error
 	if r.addresses, err = parseAddresses(known.Addresses); err != nil {
 		return nil, err
 	}
 	if r.member != 0 {
-		if r.handed, err = s.direct.keep(id, r.member); err != nil {
-			return nil, err
+		if r.handed, err = s.direct.keep(id, known); err != nil {
+			return r.strand(err.Error()), nil
 		}
 		for _, l := range r.handed {
 			s.restoreFlags(id, l.FD)
@@ -82,11 +93,17 @@ func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote)
 	for _, a := range r.addresses {
 		if a.Network() == "unix" && !config.BindsItself() && r.fixed == "" {
 			if _, err := os.Lstat(a.String()); err != nil {
-				return nil, fmt.Errorf("reach generation %d: its socket has gone: %w", id, err)
+				return r.strand(fmt.Sprintf("its socket has gone: %v", err)), nil
 			}
 		}
 	}
 	return r, nil
+}
+
+// strand notes that nothing of it can be had back.
+func (r *reclaimed) strand(why string) *reclaimed {
+	r.stranded, r.handed = why, nil
+	return r
 }
 
 // abandon gives up what reclaim took for a generation that could not be taken

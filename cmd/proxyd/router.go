@@ -85,7 +85,10 @@ func (r *router) Switch(id uint64) {
 
 func (r *router) Drained(id uint64) <-chan struct{} {
 	route := r.route(id)
+	former := r.direct.former(id)
 	switch {
+	case former != nil:
+		return former.Drained()
 	case route == nil:
 		none := make(chan struct{})
 		close(none)
@@ -166,8 +169,8 @@ func (r *router) Wish() (id uint64, why string) {
 // nobody counts.
 func (r *router) Counts(id uint64) backend.Counts {
 	route := r.route(id)
-	if route == nil {
-		return backend.Counts{}
+	if route == nil { // it may be stranded
+		return backend.Counts{InFlight: r.direct.inFlight(id)}
 	}
 	c := route.Counts()
 	return backend.Counts{

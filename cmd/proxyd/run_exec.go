@@ -27,8 +27,9 @@ type execRun struct {
 }
 
 var (
-	_ backend.Run     = (*execRun)(nil)
-	_ backend.Reacher = (*execRun)(nil)
+	_ backend.Run      = (*execRun)(nil)
+	_ backend.Reacher  = (*execRun)(nil)
+	_ backend.Strander = (*execRun)(nil)
 )
 
 // listenNotify opens the socket on which the generation says that it is ready.
@@ -61,8 +62,12 @@ func (r *execRun) translate() {
 	}
 }
 
-func (r *execRun) PID() int                       { return r.process.Identity().PID }
-func (r *execRun) Unit() string                   { return "" }
+func (r *execRun) PID() int     { return r.process.Identity().PID }
+func (r *execRun) Unit() string { return "" }
+
+// Stranded says that a process which outlived proxyd can be given no connections.
+func (r *execRun) Stranded() (why string, beside bool) { return r.kept.stranded, true }
+
 func (r *execRun) Addresses() map[string]net.Addr { return r.kept.addresses }
 func (r *execRun) Done() <-chan struct{}          { return r.process.Done() }
 func (r *execRun) Signal(s syscall.Signal) error  { return r.process.Signal(s) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/seed8fae2174/proxyd/activation"
@@ -22,8 +23,9 @@ type systemdRun struct {
 }
 
 var (
-	_ backend.Run     = (*systemdRun)(nil)
-	_ backend.Reacher = (*systemdRun)(nil)
+	_ backend.Run      = (*systemdRun)(nil)
+	_ backend.Reacher  = (*systemdRun)(nil)
+	_ backend.Strander = (*systemdRun)(nil)
 )
 
 // heed begins to hand on what the unit says of itself.
@@ -61,8 +63,15 @@ func (r *systemdRun) translate() {
 	}
 }
 
-func (r *systemdRun) PID() int                       { return r.unit.PID() }
-func (r *systemdRun) Unit() string                   { return r.unit.Name() }
+func (r *systemdRun) PID() int     { return r.unit.PID() }
+func (r *systemdRun) Unit() string { return r.unit.Name() }
+
+// Stranded says that a unit which outlived proxyd can be given no connections. Its
+// release can run beside it in a unit of another name only.
+func (r *systemdRun) Stranded() (why string, beside bool) {
+	return r.kept.stranded, strings.Contains(r.config.Backend.Unit, "{generation}")
+}
+
 func (r *systemdRun) Addresses() map[string]net.Addr { return r.kept.addresses }
 func (r *systemdRun) Done() <-chan struct{}          { return r.unit.Done() }
 func (r *systemdRun) Exit() string                   { return r.unit.Exit() }
