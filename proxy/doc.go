@@ -128,6 +128,10 @@
 //     where systemd has made the group, as its owner is another (sk_uid, which
 //     only CAP_CHOWN changes); sk_lookup needs CAP_BPF. So backend starts its
 //     release once more when Free says that there is a member.
+//   - Generations may outlive the group: the address is another by now, or its sockets
+//     were opened anew, and join those that generations still hold. Nothing leads new
+//     connections to such a one, and what it has is counted to its end (former.go,
+//     apart.go).
 //   - Steering belongs to the sockets. It stays in force while no proxyd runs, and
 //     a new Direct leaves it as it is until it is told where to steer.
 //

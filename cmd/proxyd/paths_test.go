@@ -74,6 +74,9 @@ var onOnePath = map[string]string{
 	"TestNobodyReadsWhatProxydWrites":                         noClients,
 	"TestTheReaderGoesAway":                                   noClients,
 	"TestWhatSystemdIsTold":                                   noClients,
+
+	"TestGenerationsAtAnAddressOfBefore":    directOnly,
+	"TestAGenerationOfBeforeThatDoesNotEnd": directOnly,
 }
 
 const (
