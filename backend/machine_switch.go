@@ -90,6 +90,8 @@ func (m *Machine) makeCurrent(op Op, verb, by string, id, ifCurrent uint64) {
 		m.supersede(before, by, verb)
 	case g.state == Starting:
 		m.refuse(op, Refused, "it is made current once it is ready", "generation %d is still starting", id)
+	case g.stranded != "":
+		m.refuse(op, Refused, "`proxyctl promote` with its release starts another run of that", "generation %d is %s: %s", id, g.state, g.stranded)
 	default:
 		m.refuse(op, Refused, "wait until it has ended, then ask again", "generation %d is %s", id, g.state)
 	}

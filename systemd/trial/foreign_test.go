@@ -72,8 +72,9 @@ func TestOtherUnitsAtALaterInstall(t *testing.T) {
 }
 
 // What runs is known by the durable state alone where the runtime directory was
-// lost, its notes with it: what cannot be reached any more is ended and started
-// anew, in the same unit. What was handed the listeners' own sockets runs on.
+// lost, its notes with it: what cannot be reached any more is ended, and another run
+// of the current release takes its place, without waiting for that. What was handed
+// the listeners' own sockets runs on.
 func TestALostRuntimeDirectory(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
@@ -83,8 +84,13 @@ func TestALostRuntimeDirectory(t *testing.T) {
 		run(t, "rm", "-r", "/run/proxyd/web")
 		run(t, "systemctl", "start", "proxyd@web.service")
 		mustAnswer(t, web, "v2")
-		after := pids(t, "web@2.service")
-		if kept := after["web@2.service"] == before["web@2.service"]; len(before) != 2 || len(after) != 1 || kept != (over == direct) {
+		st := mustStatus(t, "web")
+		if kept := st.Current == 2; len(before) != 2 || st.current().Release != "v2" || kept != (over == direct) {
+			t.Errorf("generation %d is current", st.Current)
+		}
+		if over == relay {
+			awaitUnit(t, "web@2.service", "inactive")
+		} else if after := pids(t, "web@2.service"); after["web@2.service"] != before["web@2.service"] {
 			t.Errorf("the generations were %v, the current one is %v", before, after)
 		}
 		run(t, "proxyctl", "revert")
@@ -99,32 +105,48 @@ func TestALostRuntimeDirectory(t *testing.T) {
 	})
 }
 
-// A generation that the next proxyd cannot take over is not cut: its unit ends by
-// its own rules, and nobody waits until it has. The same where the config names
-// another template by then.
+// Generations that the next proxyd can take over but not reach are stopped as any
+// other, and nobody waits until they have ended: another run of the current release
+// serves while that one's unit still ends, however long it takes. The same where the
+// config names another template by then.
 func TestAForgottenGenerationMayFinish(t *testing.T) {
 	within(t, func(t *testing.T) {
 		for _, template := range []string{"web", "app"} {
 			t.Run(template, func(t *testing.T) {
 				serveGo(t)
 				run(t, "proxyctl", "promote", "v2")
-				write(t, "/run/systemd/system/web@1.service.d/slow.conf", "[Service]\nKillSignal=SIGCONT\nTimeoutStopSec=infinity\n")
-				t.Cleanup(func() { run(t, "rm", "-r", "/run/systemd/system/web@1.service.d") })
-				run(t, "proxyctl", "install", "web", "--unit", template+"@{generation}.service")
-				write(t, "/etc/proxyd/web.toml", fmt.Sprintf(goConfig, template))
+				for _, unit := range []string{"web@1.service", "web@2.service"} {
+					dir := "/run/systemd/system/" + unit + ".d"
+					write(t, dir+"/slow.conf", "[Service]\nKillSignal=SIGCONT\nTimeoutStopSec=infinity\n")
+					t.Cleanup(func() { run(t, "rm", "-r", dir) })
+				}
+				run(t, "proxyctl", "install", "web", "--unit", "web@{generation}.service", "--unit", template+"@{generation}.service")
+				write(t, "/etc/proxyd/web.toml", strings.Replace(fmt.Sprintf(goConfig, template), "5s", "10m", 1))
 				await(t, "it to stand by", func() bool { return mustStatus(t, "web").generation(1).State == "standby" })
-				before := pids(t, "web@1.service")
+				before := pids(t, "web@*")
 				run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
-				run(t, "rm", "/run/proxyd/web/gen-1/http.sock") // so it cannot be reached any more
+				run(t, "rm", "/run/proxyd/web/gen-1/http.sock", "/run/proxyd/web/gen-2/http.sock") // so they cannot be reached any more
 				run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
 				mustAnswer(t, web, "v2")
-				if state, pid := property(t, "web@1.service", "ActiveState"), property(t, "web@1.service", "MainPID"); state != "deactivating" || pid != before["web@1.service"] {
-					t.Errorf("the unit is %s, its process %s; it was %v", state, pid, before)
+				st := mustStatus(t, "web")
+				if st.Current != 3 || st.current().Unit != "web@3.service" {
+					t.Errorf("current is %+v", st.current())
 				}
-				if state := mustStatus(t, "web").generation(1).State; state != "stopped" {
-					t.Errorf("the generation is %s", state)
+				for unit, pid := range before {
+					if state, now := property(t, unit, "ActiveState"), property(t, unit, "MainPID"); state != "deactivating" || now != pid {
+						t.Errorf("%s is %s, its process %s; it was %s", unit, state, now, pid)
+					}
 				}
-				run(t, "systemctl", "kill", "-s", "KILL", "web@1.service")
+				for id := range uint64(2) {
+					if g := st.generation(id + 1); g.State != "stopping" || !strings.Contains(g.Reason, "its socket has gone") {
+						t.Errorf("generation %d is %s: %s", g.ID, g.State, g.Reason)
+					}
+					run(t, "systemctl", "kill", "-s", "KILL", fmt.Sprintf("web@%d.service", id+1))
+				}
+				await(t, "them to be known to have ended", func() bool {
+					st := mustStatus(t, "web")
+					return st.generation(1).State == "stopped" && st.generation(2).State == "stopped"
+				})
 			})
 		}
 	})
