@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -120,7 +121,8 @@ const mostBeside = 64
 // ListenBeside is Listen at an address at which generations of an earlier proxyd
 // hold sockets of its group, but not all of them. The one that it gives gets all
 // new connections from now on. Which index it has is found by trying: each
-// connection of a try that comes to somebody else is closed at once.
+// connection of a try that comes to somebody else is closed at once. A client that
+// comes in before a try is kept, in Clients, for the caller to serve.
 func ListenBeside(name, address string) (l Listener, err error) {
 	parsed, err := ParseAddress(address)
 	if err != nil {
@@ -137,22 +139,28 @@ func ListenBeside(name, address string) (l Listener, err error) {
 	if l, err = started(name, fd, socketFile{}); err != nil {
 		return Listener{}, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	for index := range mostBeside {
-		if err = steerTo(fd, index); err != nil {
+	// On a busy machine one may show up a little after connect(2) has returned: so
+	// once more, and then it is waited for.
+	for try := range 2 * mostBeside {
+		if err = steerTo(fd, try%mostBeside); err != nil {
 			break
 		}
-		if mine, tryErr := arrives(fd, l.Addr.(*net.TCPAddr)); mine {
+		mine, tryErr := l.arrives(time.Duration(try/mostBeside) * lateArrival)
+		if mine {
 			return l, nil
-		} else if tryErr != nil {
-			err = tryErr
 		}
+		err = tryErr
+	}
+	for _, c := range l.Clients {
+		unix.Close(c)
 	}
 	return Listener{}, errors.Join(fmt.Errorf("listen on %s: %w: no index leads to a new socket of the group", address, ErrInUse), err, l.Close())
 }
 
-// arrives says whether a connection to addr comes to fd, which does not block.
-// Clients of others that come first are closed: nobody serves them yet.
-func arrives(fd int, addr *net.TCPAddr) (bool, error) {
+// arrives says whether a connection to its address comes to l, which does not
+// block, within a time. Of others that come first each is added to Clients.
+func (l *Listener) arrives(within time.Duration) (bool, error) {
+	addr := l.Addr.(*net.TCPAddr)
 	to := *addr
 	if to.IP.IsUnspecified() {
 		to.IP = net.IPv4(127, 0, 0, 1)
@@ -165,27 +173,45 @@ func arrives(fd int, addr *net.TCPAddr) (bool, error) {
 		return false, err
 	}
 	defer c.Close()
-	for {
-		got, sa, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
-		if err != nil {
+	from := c.LocalAddr().(*net.TCPAddr).AddrPort()
+	for until := time.Now().Add(within); ; {
+		got, sa, err := unix.Accept4(l.FD, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) {
+			continue
+		}
+		if left := time.Until(until); errors.Is(err, unix.EAGAIN) && left > 0 {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(l.FD), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+			continue
+		}
+		if errors.Is(err, unix.EAGAIN) {
 			return false, nil
 		}
-		unix.Close(got)
-		port := 0
-		switch sa := sa.(type) {
-		case *unix.SockaddrInet4:
-			port = sa.Port
-		case *unix.SockaddrInet6:
-			port = sa.Port
+		if err != nil {
+			return false, fmt.Errorf("accept: %w", err)
 		}
-		if port == c.LocalAddr().(*net.TCPAddr).Port {
+		if peer := peerOf(sa); peer.Port() == from.Port() && peer.Addr() == from.Addr().Unmap().WithZone("") {
+			unix.Close(got)
 			return true, nil
 		}
+		l.Clients = append(l.Clients, got)
 	}
+}
+
+func peerOf(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // tryTime bounds one try; a connect on this machine takes microseconds.
 const tryTime = 5 * time.Second
+
+// lateArrival is how long a second try waits for its connection to show up.
+const lateArrival = 50 * time.Millisecond
 
 // Cookie gives the number by which the kernel knows a socket; it is never given
 // to another (SO_COOKIE, socket(7)).

@@ -129,6 +129,30 @@ func TestRecoverGroup(t *testing.T) {
 	}
 }
 
+// A client that comes in before a try to find the index is kept: it was told by
+// nobody that it would be closed.
+func TestListenBesideKeepsItsClients(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		group, err := ListenGroup("http", address, 1)
+		must(t, err)
+		l := group[0]
+		defer l.Close()
+		client, err := net.Dial("tcp", l.Addr.String())
+		must(t, err)
+		defer client.Close()
+		if mine, err := l.arrives(0); !mine || err != nil || len(l.Clients) != 1 {
+			t.Fatalf("%s: arrived: %v, %v, clients %v", address, mine, err, l.Clients)
+		}
+		defer unix.Close(l.Clients[0])
+		_, err = unix.Write(l.Clients[0], []byte("x"))
+		must(t, err)
+		var b [1]byte
+		if n, err := client.Read(b[:]); n != 1 || err != nil {
+			t.Errorf("%s: the client read %d, %v", address, n, err)
+		}
+	}
+}
+
 // Where somebody else listens without being of the group there is no place.
 func TestListenBesideAStranger(t *testing.T) {
 	single, err := Listen("http", "127.0.0.1:0")

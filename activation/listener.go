@@ -36,12 +36,16 @@ type Listener struct {
 	FD     int      // owned by whoever holds the Listener; FD_CLOEXEC is set
 	Addr   net.Addr // *net.TCPAddr or *net.UnixAddr, as bound
 	Source string   // SourceSystemd or SourceProxyd
+	// Clients are connections that were accepted from it while it was opened, in
+	// their order, see ListenBeside; owned like FD, but not duplicated with it.
+	Clients []int
 
 	file socketFile // the socket file that was made for it, if any
 }
 
 // Close closes the descriptor and removes the socket file that was made for it,
-// unless another socket took its place. It is not for listeners that were
+// unless another socket took its place. It leaves Clients alone, whom somebody
+// serves by then. It is not for listeners that were
 // inherited: those are closed by nobody, so that they outlive proxyd.
 func (l Listener) Close() error {
 	err := l.file.remove()

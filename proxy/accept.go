@@ -154,9 +154,10 @@ func (l *loop) leave(c *conn) {
 	l.proxy.leave()
 }
 
-// takeOver relays a client that somebody else has accepted from the listener
-// with a descriptor. The proxy owns fd from now on.
-func (p *Proxy) takeOver(fd, listener int) {
+// TakeOver relays a client that somebody else has accepted from the listener
+// with a descriptor, and that does not block; where there is no route, once there
+// is one. The proxy owns fd from now on.
+func (p *Proxy) TakeOver(fd, listener int) {
 	i := slices.Index(p.listeners, int32(listener))
 	_ = tag(fd, hold)
 	p.live.Add(1) // also past the limit: it is accepted

@@ -75,7 +75,7 @@ func (d *Direct) takeQueue(member int) {
 			if err != nil {
 				break // empty, or no descriptor is left: Lend looks at what still waits
 			}
-			d.proxy.takeOver(fd, g.fds[hold])
+			d.proxy.TakeOver(fd, g.fds[hold])
 		}
 	}
 }

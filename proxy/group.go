@@ -110,7 +110,7 @@ func (d *Direct) checkAll() error {
 			case lent && n < room/2: // what comes in meanwhile has room as well
 				err = g.checkLent(ctx, diag, m)
 			case !lent && n == 0:
-				err = g.check(ctx, m, func(fd int) { d.proxy.takeOver(fd, g.fds[hold]) })
+				err = g.check(ctx, m, func(fd int) { d.proxy.TakeOver(fd, g.fds[hold]) })
 			}
 			if errors.Is(err, ErrGroup) {
 				return err

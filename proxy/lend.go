@@ -130,7 +130,7 @@ func (d *Direct) giveUp(member int, err error) error {
 // check proves the index of a member that belongs to nobody, in each group.
 func (d *Direct) check(ctx context.Context, member int) error {
 	for _, g := range d.groups {
-		if err := g.check(ctx, member, func(fd int) { d.proxy.takeOver(fd, g.fds[hold]) }); err != nil {
+		if err := g.check(ctx, member, func(fd int) { d.proxy.TakeOver(fd, g.fds[hold]) }); err != nil {
 			return err
 		}
 	}

@@ -210,7 +210,15 @@ func (d *daemon) openProxy() error {
 		HalfCloseTimeout: d.config.Limits.HalfCloseTimeout.D(),
 		Log:              d.log.Named("proxy"),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	for _, l := range d.listeners {
+		for _, client := range l.Clients {
+			d.proxy.TakeOver(client, l.FD)
+		}
+	}
+	return nil
 }
 
 func (d *daemon) openControl(socket string) error {
