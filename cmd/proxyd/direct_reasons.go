@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 
@@ -46,6 +47,8 @@ const (
 	// reasonNoMember is the one that passes, while proxyd runs. There may be one
 	// that could not be proven to be in its place.
 	reasonNoMember = "no free member"
+	// reasonOtherUID: a single socket could be made a group, by its owner alone.
+	reasonOtherUID = "other uid"
 )
 
 // Members of one address: one to hold, one for each generation that may run.
@@ -114,7 +117,7 @@ func (c *Config) relayReason(groups []*listenerGroup) (why string, err error) {
 			}
 		}
 		if len(most.members) == 1 && why == "" {
-			why = "the .socket unit has no ReusePort=yes with a ListenStream= line for each generation"
+			why = whySingle(groups)
 		}
 	case own && c.Backend.Driver == "systemd" && why == "":
 		// Units outlive proxyd, and then nobody would hold the groups.
@@ -126,6 +129,23 @@ func (c *Config) relayReason(groups []*listenerGroup) (why string, err error) {
 		return "", fmt.Errorf(`backend.path: "direct" cannot be: %s; write path = "auto"`, why)
 	}
 	return why, nil
+}
+
+// whySingle says why sockets of a .socket unit that are one for each address are no
+// groups. proxyd adds none to a group of its own user's either: they would end with
+// proxyd, and the indexes of those that generations have would change.
+func whySingle(groups []*listenerGroup) string {
+	for _, g := range groups {
+		l := g.members[0]
+		if shares, err := l.Shares(); err != nil || !shares {
+			break
+		}
+		if uid, err := l.Owner(); err == nil && uid != os.Geteuid() {
+			return fmt.Sprintf("%s: the socket at %s is uid %d's, and proxyd, uid %d, can add none to it; repeat the line ListenStream= for each generation",
+				reasonOtherUID, g.address, uid, os.Geteuid())
+		}
+	}
+	return "the .socket unit has no ReusePort=yes with a ListenStream= line for each generation"
 }
 
 // checkLines checks how often a .socket unit repeats the line of one address.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed8fae2174/proxyd/activation"
 )
@@ -53,17 +55,17 @@ func openOwn(c *Config, dirs ...string) (listeners []activation.Listener, err er
 		opened, err := recoverOwn(l, known)
 		switch {
 		case err != nil:
-			return listeners, err
+			return listeners, otherUsers(l, err)
 		case len(opened) > 0:
 			members = len(opened) // those of the others as many
 		case members > 1:
 			if opened, err = activation.ListenGroup(l.Name, l.Address, members); err != nil {
-				return listeners, err
+				return listeners, otherUsers(l, err)
 			}
 		default:
 			single, err := activation.Listen(l.Name, l.Address)
 			if err != nil {
-				return listeners, err
+				return listeners, otherUsers(l, err)
 			}
 			opened = []activation.Listener{single}
 		}
@@ -103,6 +105,24 @@ func recoverOwn(l ListenerConfig, known []ownGroup) ([]activation.Listener, erro
 		return opened, err
 	}
 	return nil, nil
+}
+
+// otherUsers adds to the error of an address that is in use whose it is, where that
+// is another user: nobody else can join, or take over, what its generations hold.
+func otherUsers(l ListenerConfig, err error) error {
+	addr, parseErr := activation.ParseAddress(l.Address)
+	tcp, ok := addr.(*net.TCPAddr)
+	if !errors.Is(err, unix.EADDRINUSE) || parseErr != nil || !ok {
+		return err
+	}
+	users, _ := activation.Listening(tcp.Port)
+	for _, uid := range users {
+		if uid != os.Geteuid() {
+			return fmt.Errorf("%w (%s: uid %d listens there, and proxyd is uid %d; if these are generations of an earlier proxyd, start it as that user once more, or end them)",
+				err, reasonOtherUID, uid, os.Geteuid())
+		}
+	}
+	return err
 }
 
 // readGroups gives the groups that the last proxyd of this boot has opened, by the
