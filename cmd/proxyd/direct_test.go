@@ -66,12 +66,7 @@ func TestDirectThatCannotBe(t *testing.T) {
 	} {
 		s.path = pathDirect
 		d := newDaemon(t, s)
-		d.launch()
-		<-d.ended
-		d.cmd = nil
-		if !strings.Contains(d.log.String(), want) {
-			t.Errorf("it says %q, not %q", d.log, want)
-		}
+		d.mustRefuse(want)
 	}
 }
 

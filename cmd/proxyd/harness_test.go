@@ -201,6 +201,16 @@ func waitFor(cmd *exec.Cmd, ended chan struct{}) {
 	close(ended)
 }
 
+// awaitEnd waits for a proxyd that ends by itself.
+func (d *daemonUnderTest) awaitEnd() {
+	d.t.Helper()
+	select {
+	case <-d.ended:
+	case <-time.After(patience):
+		d.t.Fatalf("proxyd goes on, and wrote:\n%s", d.log)
+	}
+}
+
 // end ends proxyd as systemd would and looks for what it left behind.
 func (d *daemonUnderTest) end() {
 	if d.cmd == nil {
@@ -370,7 +380,14 @@ func (d *daemonUnderTest) awaitGeneration(id uint64, states ...string) {
 func (d *daemonUnderTest) get(path string) (string, error) { return get(d.address, path) }
 
 func get(address, path string) (string, error) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	transport := &http.Transport{DisableKeepAlives: true}
+	if socket, ok := strings.CutPrefix(address, "unix:"); ok {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}
+		address = "unix"
+	}
+	client := http.Client{Transport: transport, Timeout: patience}
 	resp, err := client.Get("http://" + address + path)
 	if err != nil {
 		return "", err
