@@ -25,7 +25,8 @@ const (
 )
 
 // Readiness says when a generation counts as ready. That it still runs is part
-// of every check: the Machine hears of its exit.
+// of every check: the Machine hears of its exit. So is that its start is over:
+// see Starter.
 type Readiness struct {
 	Check     Check
 	Path      string        // http: the path to GET
@@ -86,8 +87,32 @@ func (p *proof) failed(why string) {
 	p.mu.Unlock()
 }
 
-// prove tries until the check holds and gives nil, or until ctx ends.
+// prove gives nil when the check holds and the start is over, or waits until ctx
+// ends.
 func (p *proof) prove(ctx context.Context) error {
+	if err := p.check(ctx); err != nil {
+		return err
+	}
+	s, ok := p.run.(Starter)
+	if !ok {
+		return nil
+	}
+	select {
+	case <-s.Started():
+		return nil
+	default:
+	}
+	p.failed("it serves, but its unit is still starting (ExecStartPost=, or READY=1 that was not sent)")
+	select {
+	case <-s.Started():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// check tries until the check holds and gives nil, or until ctx ends.
+func (p *proof) check(ctx context.Context) error {
 	tries := p.readiness.Check != CheckNotify && !(p.heeds() && p.run.Tells())
 	if !tries {
 		p.failed("READY=1 has not been sent to $NOTIFY_SOCKET")

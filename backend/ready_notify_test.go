@@ -133,6 +133,22 @@ func TestAutoConnectsToTheSilent(t *testing.T) {
 	})
 }
 
+// Whatever the check, a generation whose start may yet fail is not ready.
+func TestReadyOnceItsStartIsOver(t *testing.T) {
+	for _, check := range []Check{CheckAuto, CheckNotify, CheckConnect, CheckCommand} {
+		synctest.Test(t, func(t *testing.T) {
+			run := &checkedRun{command: func() error { return nil }, started: make(chan struct{})}
+			p, done := startProof(t, Readiness{Check: check}, run)
+			p.tell(Notice{Ready: true})
+			wait(time.Hour)
+			wantUnready(t, p, done, "its unit is still starting")
+			close(run.started)
+			synctest.Wait()
+			wantReady(t, done)
+		})
+	}
+}
+
 // TestOthersHeedNoNotice: what it says of itself is no http answer.
 func TestOthersHeedNoNotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

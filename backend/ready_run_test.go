@@ -13,6 +13,7 @@ type checkedRun struct {
 	waiting   func() int // nil: proxyd holds no queue
 	command   func() error
 	tells     bool
+	started   chan struct{} // nil: its start is over
 }
 
 func (r *checkedRun) PID() int                       { return 1 }
@@ -26,6 +27,15 @@ func (r *checkedRun) Kill() error                    { return nil }
 func (r *checkedRun) LastLines() []string            { return nil }
 func (r *checkedRun) Tells() bool                    { return r.tells }
 func (r *checkedRun) Notices() <-chan Notice         { return nil }
+
+func (r *checkedRun) Started() <-chan struct{} {
+	if r.started == nil {
+		over := make(chan struct{})
+		close(over)
+		return over
+	}
+	return r.started
+}
 
 func (r *checkedRun) Waiting(string) (int, bool) {
 	if r.waiting == nil {

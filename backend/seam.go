@@ -103,6 +103,13 @@ type Strander interface {
 	Stranded() (why string, beside bool)
 }
 
+// Starter is a Run whose start goes on beside its process and may yet fail, as
+// that of a unit with ExecStartPost=.
+type Starter interface {
+	// Started is closed once the start has come to its end, and that was a good one.
+	Started() <-chan struct{}
+}
+
 // Notice is what a generation says of itself (sd_notify).
 type Notice struct {
 	Ready    bool

@@ -52,6 +52,13 @@ type state struct {
 	exited       bool
 	code, status int // CLD_* of waitid(2), and status or signal
 	statusText   string
+	post         command // of ExecStartPost=, the one that failed
+}
+
+// command is one run of a command of the unit beside its main process.
+type command struct {
+	path         string
+	code, status int // as of the main process; code 0: none
 }
 
 // running tells whether there may be a process of the unit.
@@ -97,6 +104,7 @@ func stateOf(p map[string]any) state {
 		s.job = id != 0
 	}
 	s.begun = number("InactiveExitTimestamp")
+	s.post = failedCommand(p["ExecStartPost"], number("InactiveExitTimestampMonotonic"), number("ExecMainExitTimestampMonotonic"))
 	s.mainStart = number("ExecMainStartTimestampMonotonic")
 	s.exited = number("ExecMainExitTimestampMonotonic") >= s.mainStart && s.code != 0
 	return s

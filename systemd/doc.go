@@ -34,7 +34,9 @@
 // Start returns at the main process, not at the end of the start job, so that
 // the caller's readiness deadline counts and not TimeoutStartSec= alone. Ready
 // is closed when systemd calls the unit active, which is what its Type= means
-// by it: under Type=notify READY=1, under Type=exec that it was executed. A unit
+// by it: under Type=notify READY=1, under Type=exec that it was executed, and in
+// each that ExecStartPost= has ended well. What serves before may still be ended by
+// systemd, so no generation gets clients before Ready, whatever its Type=. A unit
 // that failed is given with Done closed; Exit and LastLines tell why, so that one
 // path leads to the user for all of exit 1, a missing binary and a timeout.
 // Template units should say Restart=no (the default): when to start again is

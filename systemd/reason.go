@@ -49,6 +49,9 @@ func ended(s state) string {
 	case "", "success":
 		return how
 	case "exit-code", "signal", "core-dump":
+		if why := s.post.why("ExecStartPost="); why != "" {
+			return why // by which systemd ended the main process
+		}
 		if s.exited {
 			return how
 		}

@@ -26,6 +26,7 @@ var (
 	_ backend.Run      = (*systemdRun)(nil)
 	_ backend.Reacher  = (*systemdRun)(nil)
 	_ backend.Strander = (*systemdRun)(nil)
+	_ backend.Starter  = (*systemdRun)(nil)
 )
 
 // heed begins to hand on what the unit says of itself.
@@ -80,6 +81,10 @@ func (r *systemdRun) Notices() <-chan backend.Notice { return r.notices }
 
 // Tells says that the unit's word is waited for: see systemd.Unit.Tells.
 func (r *systemdRun) Tells() bool { return r.unit.Tells() }
+
+// Started waits for all of the unit's start, whatever its Type=: what follows its
+// process may fail, and then systemd ends that as well.
+func (r *systemdRun) Started() <-chan struct{} { return r.unit.Ready() }
 
 // Signal has systemd stop the unit by the unit's own rules, among them
 // KillSignal=, whatever the signal. systemd may be away for a while, which the

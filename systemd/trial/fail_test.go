@@ -47,6 +47,9 @@ func TestTemplatesThatFail(t *testing.T) {
 			{"an assertion", "[Unit]\nAssertPathExists=/nowhere\n", "an assertion of its unit does not hold (assert)", "Assertion failed"},
 			{"bad unit", "[Service]\nExecStart=\n", "bad unit file setting", "ExecStart"},
 			{"a step before it", "[Service]\nExecStartPre=sh -c 'echo no database; exit 3'\n", "failed before its main process ran", "no database"},
+			// It serves by then, and would get clients.
+			{"a step after it", "[Service]\nType=exec\nExecStartPost=+sh -c 'until proxyctl -s web status -o json | grep -q \"its unit is still starting\"; do :; done; echo smoke test failed; exit 3'\n",
+				"its unit's ExecStartPost= (sh) failed with status 3", "smoke test failed"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				write(t, "/etc/systemd/system/web@.service.d/fail.conf", c.dropIn)
