@@ -79,13 +79,7 @@ func (g *group) comesToUs(diag *diag, index int) (bool, error) {
 		return false, err
 	}
 	defer conn.Close()
-	from := localAddr(conn)
-	at := untold
-	err = diag.between(g.family, g.addr.Port, int(from.Port()), openStates, func(s *socketSeen) {
-		if s.remote() == from.Addr() {
-			at = int(s.tag)
-		}
-	})
+	at, err := g.cameTo(diag, conn)
 	return at == apartTag, err
 }
 

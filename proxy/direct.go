@@ -115,6 +115,9 @@ func (d *Direct) Steer(generation uint64) error {
 }
 
 func (d *Direct) steer(to int) error {
+	if d.to < 0 {
+		d.recognise(to)
+	}
 	for i, g := range d.groups {
 		err := g.steer(to)
 		if err == nil {

@@ -208,8 +208,8 @@ func TestSteeringInForceIsLeftAlone(t *testing.T) {
 		t.Fatalf("O_NONBLOCK was set under a generation's accept: %x, %v", flags, err)
 	}
 	unix.SetNonblock(fds[member], true) // for the test's own accept
-	if at := landed(t, fds); len(at) != 1 || at[0] != member {
-		t.Fatalf("the check of the member that is kept arrived at %v", at)
+	if at := landed(t, fds); len(at) != 2 || at[0] != member || at[1] != member {
+		t.Fatalf("what found out where connections go, and the check of the member that is kept, arrived at %v", at)
 	}
 	arrives()
 }

@@ -133,7 +133,9 @@
 //     connections to such a one, and what it has is counted to its end (former.go,
 //     apart.go).
 //   - Steering belongs to the sockets. It stays in force while no proxyd runs, and
-//     a new Direct leaves it as it is until it is told where to steer.
+//     a new Direct leaves it as it is until it is told where to steer. It then looks
+//     first where new connections go: they go on to go there, or it is said that
+//     they went elsewhere (recognise.go).
 //
 // What the kernel does not tell is not known on this path: how many were
 // accepted, and bytes. Limits and timeouts are the relay's. A client that was

@@ -266,14 +266,8 @@ func (g *group) checkLent(ctx context.Context, diag *diag, member int) error {
 		return fail(err)
 	}
 	defer conn.Close()
-	from := localAddr(conn)
-	at, found := untold, 0
-	err = diag.between(g.family, g.addr.Port, int(from.Port()), openStates, func(s *socketSeen) {
-		if s.remote() == from.Addr() {
-			at, found = int(s.tag), found+1
-		}
-	})
-	if err == nil && found == 1 && at != untold && at != member {
+	at, err := g.cameTo(diag, conn)
+	if err == nil && at != untold && at != member {
 		err = fmt.Errorf("what was sent there came to member %d: %w", at, ErrGroup)
 	}
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend/control"
 )
@@ -58,7 +60,7 @@ func (c *checking) leftOver(l ListenerConfig) bool {
 	if err != nil {
 		return false
 	}
-	found, err := recoverOwn(l, known)
+	found, err := recoverOwn(l, known, hclog.NewNullLogger())
 	return closeOwn(found) == nil && err == nil && len(found) > 0
 }
 

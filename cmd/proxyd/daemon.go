@@ -101,7 +101,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if d.listeners, d.stored, err = openListeners(d.config, d.runtimeDir, d.stateDir); err != nil {
+	if d.listeners, d.stored, err = openListeners(d.config, d.log, d.runtimeDir, d.stateDir); err != nil {
 		return err
 	}
 	if err := socketPathsFit(d.runtimeDir, listenerNames(d.listeners)); err != nil {

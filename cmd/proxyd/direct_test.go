@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -165,6 +167,7 @@ func TestKilledUnderLoadAndNobodyNotices(t *testing.T) {
 	d.startServing()
 	idle := dialEcho(t, d.address)
 	l := startTraffic(t, d.address)
+	group := d.listeningSockets()
 	for i := range 3 {
 		pid := d.generation(d.status().Current).PID
 		d.kill9()
@@ -172,6 +175,8 @@ func TestKilledUnderLoadAndNobodyNotices(t *testing.T) {
 		d.start()
 		d.awaitState("serving")
 		d.mustBeDirect()
+		l.runFor(50)
+		d.mustBeRecognised(group)
 		if got := d.generation(d.status().Current).PID; got != pid {
 			t.Fatalf("the current generation was not taken over: process %d, was %d", got, pid)
 		}
@@ -189,6 +194,50 @@ func TestKilledUnderLoadAndNobodyNotices(t *testing.T) {
 	d.awaitGeneration(1, "stopped")
 }
 
+// listeningSockets lists the sockets that listen at the address, by what ss(8) says
+// of each: its cookie, which no other socket ever has.
+func (d *daemonUnderTest) listeningSockets() (sockets []string) {
+	d.t.Helper()
+	_, port, _ := net.SplitHostPort(d.address)
+	out, err := exec.Command("ss", "-Htlne", "sport = :"+port).Output()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, word := range strings.Fields(string(out)) {
+		if strings.HasPrefix(word, "sk:") {
+			sockets = append(sockets, word)
+		}
+	}
+	if len(sockets) < fewestMembers {
+		d.t.Fatalf("ss lists the sockets %q", sockets)
+	}
+	slices.Sort(sockets)
+	return sockets
+}
+
+// mustBeRecognised wants a proxyd that was started again to have found a group as it
+// was, and to have left it so: the sockets are the same, and the relay, which has
+// the hold member and those of nobody, was given no client since.
+func (d *daemonUnderTest) mustBeRecognised(group []string) {
+	d.t.Helper()
+	if now := d.listeningSockets(); !slices.Equal(now, group) {
+		d.t.Errorf("the sockets that listen were %q and are %q", group, now)
+	}
+	for _, g := range d.status().Generations {
+		if g.Accepted != 0 {
+			d.t.Errorf("the relay took %d clients for generation %d, which the kernel gave to nobody's socket", g.Accepted, g.ID)
+		}
+	}
+	for _, want := range []string{"the sockets of the last proxyd are there, all of them", "new connections go where they went before"} {
+		if !strings.Contains(d.log.String(), want) {
+			d.t.Errorf("the log does not say %q:\n%s", want, d.log)
+		}
+	}
+	if log := d.log.String(); strings.Contains(log, "steered anew") {
+		d.t.Errorf("it steers anew:\n%s", log)
+	}
+}
+
 // A program that closes descriptors it was not told of leaves a killed proxyd no
 // group to come back to. It is replaced, on the relay, and the service is back.
 func TestKilledBeforeAProgramThatClosesDescriptors(t *testing.T) {
@@ -203,6 +252,9 @@ func TestKilledBeforeAProgramThatClosesDescriptors(t *testing.T) {
 	d.mustAnswer("v2")
 	if l := d.status().Listeners[0]; l.Path != pathRelay || l.Reason != "not every address has a group of sockets" {
 		t.Errorf("listener: %+v", l)
+	}
+	if want := "[WARN]  proxyd: some sockets of the last proxyd are gone"; !strings.Contains(d.log.String(), want) {
+		t.Errorf("the log does not say %q:\n%s", want, d.log)
 	}
 	d.mustCtl("promote", "v3")
 	d.mustAnswer("v3")

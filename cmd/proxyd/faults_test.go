@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // faultPoints are the steps of a promote, in their order: see the calls of
 // Config.Fault in package backend. Killed at one of the last two, the new
@@ -57,6 +60,9 @@ func TestKilledAtEveryStepOfAPromote(t *testing.T) {
 			d.program, d.env = "proxyd", nil
 			d.start()
 			d.awaitState("serving")
+			if direct && f.routed && !f.switched && !strings.Contains(d.log.String(), "new connections went elsewhere than was left, and are steered anew") {
+				t.Errorf("it does not say that it steers anew:\n%s", d.log)
+			}
 			want, current := "v1", uint64(1)
 			if f.switched {
 				want, current = "v2", 2

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed8fae2174/proxyd/activation"
@@ -44,7 +45,7 @@ func bootID() string {
 // openOwn opens the listeners of the config: groups where generations can have
 // members, else single sockets. dirs are where they are written down. What it
 // gives is the caller's, also with an error.
-func openOwn(c *Config, dirs ...string) (listeners []activation.Listener, err error) {
+func openOwn(c *Config, log hclog.Logger, dirs ...string) (listeners []activation.Listener, err error) {
 	known, err := readGroups(dirs...)
 	if err != nil {
 		return nil, err
@@ -52,7 +53,7 @@ func openOwn(c *Config, dirs ...string) (listeners []activation.Listener, err er
 	members := c.membersToMake()
 	var groups []ownGroup
 	for _, l := range c.Listeners {
-		opened, err := recoverOwn(l, known)
+		opened, err := recoverOwn(l, known, log)
 		switch {
 		case err != nil:
 			return listeners, otherUsers(l, err)
@@ -86,21 +87,27 @@ func openOwn(c *Config, dirs ...string) (listeners []activation.Listener, err er
 }
 
 // recoverOwn looks for what a proxyd before this one has opened; none is no
-// error.
-func recoverOwn(l ListenerConfig, known []ownGroup) ([]activation.Listener, error) {
+// error. What is not as it was written down is said.
+func recoverOwn(l ListenerConfig, known []ownGroup, log hclog.Logger) ([]activation.Listener, error) {
 	for _, g := range known {
 		if g.Name != l.Name || g.Address != l.Address {
 			continue
 		}
 		opened, err := activation.RecoverGroup(l.Name, g.Cookies)
 		if errors.Is(err, activation.ErrNotHeld) {
-			return nil, nil // they ended with all who held them
+			log.Info("the sockets of the last proxyd have ended with all who held them, opening new ones", "listener", l.Name, "address", l.Address)
+			return nil, nil
 		}
 		if errors.Is(err, activation.ErrHeldInPart) {
 			// A program closed those that it was not told of. It cannot be steered to
 			// any more, and is replaced; clients must be served all the same.
+			log.Warn("some sockets of the last proxyd are gone, so none of them is steered to any more; opening one beside them",
+				"listener", l.Name, "address", l.Address, "error", err)
 			one, err := activation.ListenBeside(l.Name, l.Address)
 			return []activation.Listener{one}, err
+		}
+		if err == nil {
+			log.Info("the sockets of the last proxyd are there, all of them", "listener", l.Name, "address", l.Address, "members", len(opened))
 		}
 		return opened, err
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend"
 )
@@ -40,12 +42,12 @@ func readinessOf(c *Config) backend.Readiness {
 // the config, and checks the config against what there is. dirs are where it
 // writes its own ones down. stored are the generations' sockets that an earlier
 // proxyd left with systemd.
-func openListeners(c *Config, dirs ...string) (listeners, stored []activation.Listener, err error) {
+func openListeners(c *Config, log hclog.Logger, dirs ...string) (listeners, stored []activation.Listener, err error) {
 	if listeners, stored, err = activation.Inherited(); err != nil {
 		return nil, nil, err
 	}
 	if len(listeners) == 0 {
-		if listeners, err = openOwn(c, dirs...); err != nil {
+		if listeners, err = openOwn(c, log, dirs...); err != nil {
 			return nil, nil, errors.Join(err, closeOwn(listeners))
 		}
 	}

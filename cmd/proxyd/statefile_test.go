@@ -249,6 +249,9 @@ func TestAfterAReboot(t *testing.T) {
 	d.startServing()
 	d.mustAnswer("v2")
 	d.mustKeepToThePath()
+	if want := "the sockets of the last proxyd have ended"; onThePath() == pathDirect && !strings.Contains(d.log.String(), want) {
+		t.Errorf("it does not say %q:\n%s", want, d.log)
+	}
 	if strings.Contains(d.log.String(), "cannot take over") {
 		t.Errorf("what ended with the machine was looked for:\n%s", d.log)
 	}
