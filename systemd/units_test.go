@@ -2,14 +2,13 @@ package systemd
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
 
 	"pgregory.net/rapid"
 
+	"github.com/seed8fae2174/proxyd/systemd/booted"
 	"github.com/seed8fae2174/proxyd/systemd/units"
 )
 
@@ -35,28 +34,23 @@ func TestTheRuleAllowsWhatTheDriverStarts(t *testing.T) {
 	})
 }
 
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		need(t, "there is no "+name+" (Debian package systemd)")
-	}
-	return path
-}
-
-// The exposure is a number from 0 to 10; ten times it is compared.
+// The exposure is a number from 0 to 10; ten times it is compared. systemd-analyze
+// runs inside the machine, for it writes to /run.
 func TestTheShippedServiceIsHardened(t *testing.T) {
-	out, err := exec.Command(tool(t, "systemd-analyze"), "security", "--offline=true", "--threshold=15",
-		"--no-pager", "units/proxyd@.service").CombinedOutput()
-	if err != nil {
-		t.Errorf("too exposed: %v\n%s", err, out)
+	m := booted.Shared(t)
+	const unit = "/booted/hardened/proxyd@.service"
+	if err := m.CopyIn("units/proxyd@.service", unit); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Try(t.Context(), "systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", unit); err != nil {
+		t.Errorf("too exposed: %v", err)
 	}
 }
 
 // What systemd-analyze verify finds wrong of the units themselves.
 func TestTheShippedUnitsAreValid(t *testing.T) {
-	analyze := tool(t, "systemd-analyze")
-	dir := t.TempDir()
+	m := booted.Shared(t)
+	const dir = "/booted/units/"
 	for _, name := range []string{"proxyd@.service", "proxyd@.socket", "web@.service", "proxyd-user@.service"} {
 		text, err := os.ReadFile("units/" + name)
 		if err != nil {
@@ -69,13 +63,13 @@ func TestTheShippedUnitsAreValid(t *testing.T) {
 		if name == "proxyd@.socket" {
 			text = append(text, "\n[Socket]\nListenStream=127.0.0.1:8080\n"...)
 		}
-		if err := os.WriteFile(filepath.Join(dir, strings.Replace(name, "@", "@x", 1)), text, 0o644); err != nil {
+		if err := m.WriteFile(dir+strings.Replace(name, "@", "@x", 1), string(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, name := range []string{"proxyd@x.service", "proxyd@x.socket", "web@x.service", "proxyd-user@x.service"} {
-		cmd := exec.Command(analyze, "verify", "--man=no", "--recursive-errors=no", filepath.Join(dir, name))
-		cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+":")
+		cmd := m.Command(t.Context(), "systemd-analyze", "verify", "--man=no", "--recursive-errors=no", dir+name)
+		cmd.Env = append(cmd.Env, "SYSTEMD_UNIT_PATH="+dir+":")
 		out, err := cmd.CombinedOutput()
 		if err != nil || strings.Contains(string(out), dir) {
 			t.Errorf("%s: %v\n%s", name, err, out)
