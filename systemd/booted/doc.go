@@ -3,11 +3,7 @@
 // for tests that need to know what systemd does rather than what a fake thinks
 // it does. No program of the project imports it.
 //
-//	func TestMain(m *testing.M) {
-//		code := m.Run()
-//		if err := booted.CloseShared(); err != nil { ... }
-//		os.Exit(code)
-//	}
+//	func TestMain(m *testing.M) { os.Exit(booted.Run(m.Run)) }
 //
 //	func TestFromOutside(t *testing.T) {
 //		m := booted.Shared(t)
@@ -35,7 +31,10 @@
 //     /tmp, /dev), no kernel setting (/proc/sys is read-only but for the network
 //     namespace's; no module can be loaded, no clock set), no socket, no
 //     process, no control group but the one that is made and removed. What
-//     units this machine has enabled, and its fstab, are not there.
+//     units this machine has enabled, and its fstab, are not there. Run looks
+//     whether it is so, in each package that has a machine: its tests run over an
+//     empty layer on /etc, /run, /tmp, /usr, /var and others, which must be empty
+//     at the end. So all is seen that they touch, and nothing that others do.
 //   - Everything ends with its user. The machine hangs on a pipe from the test:
 //     if the test is killed the pipe ends, and PID 1 with all below it is killed.
 //   - Time is waited for by events: systemd itself says when it has booted

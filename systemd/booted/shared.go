@@ -33,7 +33,7 @@ var shared struct {
 // reason, or fails if PROXYD_TEST_REQUIRE is "all". If the test fails, what the
 // private journal got since is printed. Tests with a machine are not parallel.
 //
-// TestMain must call CloseShared after the tests.
+// TestMain must call Run.
 func Shared(t testing.TB) *Machine {
 	t.Helper()
 	if reason := missing(); reason != "" {
@@ -65,8 +65,8 @@ func Shared(t testing.TB) *Machine {
 	return m
 }
 
-// CloseShared takes the shared machine down, if there is one.
-func CloseShared() error {
+// closeShared takes the shared machine down, if there is one.
+func closeShared() error {
 	shared.Lock()
 	defer shared.Unlock()
 	m := shared.machine
@@ -78,7 +78,7 @@ func CloseShared() error {
 }
 
 // missing says what is not there to boot a machine with; "" when all is.
-func missing() string {
+var missing = sync.OnceValue(func() string {
 	if os.Geteuid() != 0 {
 		return "this is not root"
 	}
@@ -94,7 +94,7 @@ func missing() string {
 		return fmt.Sprintf("this root may not make namespaces (%v: %s)", err, strings.TrimSpace(string(out)))
 	}
 	return ""
-}
+})
 
 // Inside tells whether this process is a test binary within a machine. A
 // TestMain may leave out there what is only for the outside.

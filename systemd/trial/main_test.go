@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/seed8fae2174/proxyd/systemd/booted"
 )
 
@@ -27,7 +25,7 @@ func TestMain(m *testing.M) {
 		runBackend()
 		return
 	}
-	os.Exit(runTests(m))
+	os.Exit(booted.Run(func() int { return runTests(m) }))
 }
 
 func runTests(m *testing.M) int {
@@ -41,37 +39,7 @@ func runTests(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	descriptors := countDescriptors()
-	code := m.Run()
-	if err := booted.CloseShared(); err != nil {
-		fmt.Fprintln(os.Stderr, "close the machine:", err)
-		code = 1
-	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, "goroutines left:", err)
-		code = 1
-	}
-	if now := countDescriptors(); now > descriptors {
-		fmt.Fprintf(os.Stderr, "descriptors left: %d before, %d after\n", descriptors, now)
-		code = 1
-	}
-	return code
-}
-
-// countDescriptors counts this process's descriptors with the two that the
-// runtime opens for its poller at the first pipe or socket.
-func countDescriptors() int {
-	r, w, err := os.Pipe()
-	if err != nil {
-		panic(err)
-	}
-	defer r.Close()
-	defer w.Close()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		panic(err)
-	}
-	return len(entries)
+	return m.Run()
 }
 
 // build builds the programs, at the first test that needs them. They are built
