@@ -21,6 +21,9 @@
 // here. Which member gets new connections is for the caller to say (see package
 // proxy); a new group of ListenGroup gives all to its first.
 //
+// A group lives as long as somebody has it open. systemd has its own; for one that
+// proxyd has opened a [Holder] is that somebody while no proxyd runs.
+//
 // # Invariants
 //
 //   - What was inherited is never closed, unlinked or bound again by this

@@ -223,13 +223,14 @@ func (l Listener) Cookie() (uint64, error) {
 	return cookie, nil
 }
 
-// RecoverGroup looks for listening sockets by their cookies among those of all
-// processes, for a proxyd whose own ended with it while generations still hold
-// them. It gives duplicates of them in the order of cookies, or none and ErrNotHeld
-// where nobody has any, ErrHeldInPart where some are missing: then the order is not
-// known, for the kernel moves the last one to the place of one that was closed. See
-// Recover for the rights that it needs.
-func RecoverGroup(name string, cookies []uint64) (listeners []Listener, err error) {
+// RecoverGroup looks for listening sockets by their cookies, first among held, which
+// stay the caller's, then among those of all processes, for a proxyd whose own ended
+// with it while others still hold them. It gives duplicates of them in the order of
+// cookies, or none and ErrNotHeld where nobody has any that can be had,
+// ErrHeldInPart where some are missing: then the order is not known, for the kernel
+// moves the last one to the place of one that was closed. See Recover for the rights
+// that it needs for what is not in held.
+func RecoverGroup(name string, cookies []uint64, held ...int) (listeners []Listener, err error) {
 	missing := map[uint64]int{}
 	for i, c := range cookies {
 		missing[c] = i
@@ -237,6 +238,11 @@ func RecoverGroup(name string, cookies []uint64) (listeners []Listener, err erro
 	listeners = make([]Listener, len(cookies))
 	for i := range listeners {
 		listeners[i].FD = -1
+	}
+	for _, fd := range held {
+		if dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil && !takeMissing(dup, name, missing, listeners) {
+			unix.Close(dup)
+		}
 	}
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -263,8 +269,25 @@ func RecoverGroup(name string, cookies []uint64) (listeners []Listener, err erro
 	return nil, fmt.Errorf("recover listener %q: %d of %d members are missing: %w", name, len(missing), len(cookies), why)
 }
 
+// takeMissing puts fd in its place if it is one of the missing; else it is still the
+// caller's.
+func takeMissing(fd int, name string, missing map[uint64]int, into []Listener) bool {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	i, wanted := missing[cookie]
+	if err != nil || !wanted || checkListening(fd) != nil {
+		return false
+	}
+	addr, err := boundTo(fd)
+	if err != nil {
+		return false
+	}
+	into[i] = Listener{Name: name, FD: fd, Addr: addr, Source: SourceProxyd}
+	delete(missing, cookie)
+	return true
+}
+
 // recoverFrom takes those of the missing that one process holds.
-func recoverFrom(pid int, name string, missing map[uint64]int, into []Listener) {
+func recoverFrom(pid int, name string, missing map[uint64]int, listeners []Listener) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -293,15 +316,8 @@ func recoverFrom(pid int, name string, missing map[uint64]int, into []Listener) 
 		if err != nil {
 			continue
 		}
-		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-		i, wanted := missing[cookie]
-		if err == nil && wanted && checkListening(fd) == nil {
-			if addr, err := boundTo(fd); err == nil {
-				into[i] = Listener{Name: name, FD: fd, Addr: addr, Source: SourceProxyd}
-				delete(missing, cookie)
-				continue
-			}
+		if !takeMissing(fd, name, missing, listeners) {
+			unix.Close(fd)
 		}
-		unix.Close(fd)
 	}
 }

@@ -22,6 +22,7 @@ const childVar = "ACTIVATION_TEST_CHILD"
 const quickExit = "GORACE=atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
+	HoldIfAsked()
 	switch os.Getenv(childVar) {
 	case "inherit":
 		tellInherited()

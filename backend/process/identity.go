@@ -32,6 +32,9 @@ func identify(s stat) (Identity, error) {
 	return Identity{PID: s.pid, StartTime: s.start, BootID: boot}, err
 }
 
+// Open gives a pidfd of the process, to be closed by the caller, or ErrGone.
+func (id Identity) Open() (pidfd int, err error) { return id.open() }
+
 // open gives a pidfd of the very process that id names, to be closed by the
 // caller, or ErrGone. The descriptor is opened first and the start time compared
 // after: whatever the number means later, the descriptor stays with the process

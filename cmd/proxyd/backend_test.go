@@ -32,6 +32,7 @@ import (
 //	flip        says whether its socket has O_NONBLOCK, changes that, and exits
 //	stubborn    serves, and ignores TERM
 //	closes      serves, and has closed every descriptor that it was not told of
+//	hidden      serves, and lets nobody but root trace it
 //	lean        answers each connection's first bytes with its generation, and
 //	            closes; see serveLean
 //	slow        answers one client after the other, once the file of the next
@@ -65,6 +66,11 @@ func runTestBackend(mode string, args []string) {
 		_ = unix.CloseRange(4, math.MaxUint32, 0)
 	case "defer":
 		_ = unix.SetsockoptInt(3, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60)
+	case "hidden":
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 	case "escape":

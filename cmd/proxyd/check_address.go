@@ -7,8 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend/control"
 )
@@ -60,8 +58,10 @@ func (c *checking) leftOver(l ListenerConfig) bool {
 	if err != nil {
 		return false
 	}
-	found, err := recoverOwn(l, known, hclog.NewNullLogger())
-	return closeOwn(found) == nil && err == nil && len(found) > 0
+	before := groupOf(l, known)
+	found, err := recoverOwn(l, before, nil)
+	// What cannot be looked at may still be in use by generations, as it is here.
+	return closeOwn(found) == nil && before != nil && (err == nil || errors.Is(err, activation.ErrHeldInPart))
 }
 
 func addressHint(err error) string {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend"
@@ -39,6 +40,7 @@ type daemon struct {
 
 	locks      []*os.File
 	listeners  []activation.Listener
+	holder     *groupHolder
 	stored     []activation.Listener // given to the generations' sockets
 	processes  *process.Driver
 	driver     backend.Driver
@@ -100,8 +102,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if err := d.openDirs(); err != nil {
 		return err
 	}
-	var err error
-	if d.listeners, d.stored, err = openListeners(d.config, d.log, d.runtimeDir, d.stateDir); err != nil {
+	if err := d.openListeners(); err != nil {
 		return err
 	}
 	if err := socketPathsFit(d.runtimeDir, listenerNames(d.listeners)); err != nil {
@@ -149,6 +150,21 @@ func (d *daemon) open(ctx context.Context) error {
 	return d.openControl(socket)
 }
 
+// openListeners also has them held, where they are proxyd's own.
+func (d *daemon) openListeners() (err error) {
+	found, held := activation.FindHolder(holderPath(d.runtimeDir))
+	d.listeners, d.stored, err = openListeners(d.config, held, d.log, d.runtimeDir, d.stateDir)
+	if err == nil {
+		d.holder = keepGroups(d.runtimeDir, found, held, d.listeners, d.log.Named("holder"))
+	} else if found != nil {
+		err = errors.Join(err, found.Close()) // left to itself
+	}
+	for _, fd := range held {
+		unix.Close(fd)
+	}
+	return err
+}
+
 func (d *daemon) openDirs() error {
 	for _, dir := range []string{d.runtimeDir, d.stateDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -181,7 +197,8 @@ func (d *daemon) openDriver(ctx context.Context, socket string) error {
 		return nil
 	}
 	d.driver = &execDriver{
-		processes: d.processes, config: &d.live, service: d.name, control: socket, sockets: sockets, log: log,
+		processes: d.processes, config: &d.live, service: d.name, control: socket, sockets: sockets,
+		holder: d.holder, log: log,
 	}
 	return nil
 }
@@ -267,7 +284,7 @@ func (d *daemon) close() error {
 	if d.processes != nil {
 		errs = append(errs, d.processes.Close())
 	}
-	errs = append(errs, closeOwn(d.listeners))
+	errs = append(errs, d.holder.close(), closeOwn(d.listeners))
 	for _, l := range d.locks {
 		errs = append(errs, l.Close())
 	}

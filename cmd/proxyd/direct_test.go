@@ -238,15 +238,16 @@ func (d *daemonUnderTest) mustBeRecognised(group []string) {
 	}
 }
 
-// A program that closes descriptors it was not told of leaves a killed proxyd no
-// group to come back to. It is replaced, on the relay, and the service is back.
+// A program that closes descriptors it was not told of leaves a proxyd that was killed
+// together with its holder no group to come back to. It is replaced, on the relay, and
+// the service is back.
 func TestKilledBeforeAProgramThatClosesDescriptors(t *testing.T) {
 	d := newDaemon(t, setup{command: self(t, "closes")})
 	d.startServing()
 	d.mustBeDirect()
 	d.mustCtl("promote", "v2")
 	d.mustAnswer("v2")
-	d.kill9()
+	d.kill9Holder()
 	d.start()
 	d.awaitState("serving")
 	d.mustAnswer("v2")

@@ -24,6 +24,7 @@ type execDriver struct {
 	service   string
 	control   string // path of the control socket, which marks our processes
 	sockets   *generationSockets
+	holder    *groupHolder
 	log       hclog.Logger
 }
 
@@ -97,6 +98,7 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 		Kept:       d.sockets.direct.kept,
 		OutputPath: d.outputPath(l.ID),
 	}, func(identity process.Identity) error {
+		d.holder.watch(identity)
 		b, err := json.Marshal(execIdentity{identity, run.kept.note()})
 		if err != nil {
 			return err
@@ -159,6 +161,7 @@ func (d *execDriver) Adopt(_ context.Context, l backend.Launch, identity json.Ra
 		d.sockets.abandon(l.ID)
 		return nil, errors.Join(err, run.notify.Close())
 	}
+	d.holder.watch(known.Process)
 	run.kept = d.sockets.adopt(l.ID, run.config, run.PID(), reclaimed)
 	return run, nil
 }

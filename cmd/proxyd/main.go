@@ -6,11 +6,13 @@ package main
 import (
 	"os"
 
+	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend/process"
 )
 
 func main() {
 	process.LaunchIfAsked() // does not come back where this is a generation's first moment
+	activation.HoldIfAsked()
 	if err := newCommand().Execute(); err != nil {
 		fail(err)
 		os.Exit(1)

@@ -32,6 +32,10 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // some tests run proxyd as another user
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	bin = dir
 	for _, b := range [][]string{
 		{"-o", filepath.Join(bin, "proxyd"), "."},

@@ -17,9 +17,10 @@ import (
 	"github.com/seed8fae2174/proxyd/activation"
 )
 
-// Where proxyd opens the listeners itself, its generations hold the groups of
-// the direct path open as well, and a proxyd that was killed finds them there
-// again: by cookie, as they were written down, and in their order.
+// Where proxyd opens the listeners itself, a process beside it (holder.go) and its
+// generations hold the groups of the direct path open as well, and a proxyd that was
+// killed finds them there again: by cookie, as they were written down, and in their
+// order.
 
 // ownGroup is one address in the file of groups.
 type ownGroup struct {
@@ -43,9 +44,11 @@ func bootID() string {
 }
 
 // openOwn opens the listeners of the config: groups where generations can have
-// members, else single sockets. dirs are where they are written down. What it
-// gives is the caller's, also with an error.
-func openOwn(c *Config, log hclog.Logger, dirs ...string) (listeners []activation.Listener, err error) {
+// members, else single sockets. What a proxyd before this one has opened is had back,
+// from held, which are the caller's, or from whoever else has it. dirs are where they
+// are written down. What it gives is the caller's, also with an error. What is not as it
+// was written down is said.
+func openOwn(c *Config, held []int, log hclog.Logger, dirs ...string) (listeners []activation.Listener, err error) {
 	known, err := readGroups(dirs...)
 	if err != nil {
 		return nil, err
@@ -53,24 +56,38 @@ func openOwn(c *Config, log hclog.Logger, dirs ...string) (listeners []activatio
 	members := c.membersToMake()
 	var groups []ownGroup
 	for _, l := range c.Listeners {
-		opened, err := recoverOwn(l, known, log)
+		before := groupOf(l, known)
+		opened, err := recoverOwn(l, before, held)
 		switch {
-		case err != nil:
-			return listeners, otherUsers(l, err)
-		case len(opened) > 0:
+		case errors.Is(err, activation.ErrHeldInPart):
+			// A program closed those that it was not told of. It cannot be steered to
+			// any more, and is replaced; clients must be served all the same.
+			log.Warn("some sockets of the last proxyd are gone, so none of them is steered to any more; opening one beside them",
+				"listener", l.Name, "address", l.Address, "error", err)
+			opened, err = openBeside(l)
+		case err == nil && len(opened) > 0:
 			members = len(opened) // those of the others as many
-		case members > 1:
-			if opened, err = activation.ListenGroup(l.Name, l.Address, members); err != nil {
-				return listeners, otherUsers(l, err)
+			log.Info("the sockets of the last proxyd are there, all of them", "listener", l.Name, "address", l.Address, "members", len(opened))
+		case err == nil:
+			opened, err = openAnew(l, members)
+			switch {
+			case before == nil:
+			case err == nil:
+				log.Info("the sockets of the last proxyd have ended with all who held them, opened new ones", "listener", l.Name, "address", l.Address)
+			case errors.Is(err, activation.ErrInUse):
+				// Generations hold it that let nobody take it from them.
+				log.Warn("the sockets of the last proxyd are held by whom proxyd may not trace; opening one beside them", "listener", l.Name, "address", l.Address)
+				opened, err = openBeside(l)
 			}
-		default:
-			single, err := activation.Listen(l.Name, l.Address)
-			if err != nil {
-				return listeners, otherUsers(l, err)
-			}
-			opened = []activation.Listener{single}
+		}
+		if err != nil {
+			return listeners, otherUsers(l, err)
 		}
 		listeners = append(listeners, opened...)
+		if before != nil && len(opened) == 1 {
+			// The next proxyd must know whose the others at this address are.
+			groups = append(groups, *before)
+		}
 		if len(opened) > 1 {
 			group := ownGroup{Name: l.Name, Address: l.Address}
 			for _, m := range opened {
@@ -86,32 +103,49 @@ func openOwn(c *Config, log hclog.Logger, dirs ...string) (listeners []activatio
 	return listeners, writeGroups(groups, dirs...)
 }
 
-// recoverOwn looks for what a proxyd before this one has opened; none is no
-// error. What is not as it was written down is said.
-func recoverOwn(l ListenerConfig, known []ownGroup, log hclog.Logger) ([]activation.Listener, error) {
-	for _, g := range known {
-		if g.Name != l.Name || g.Address != l.Address {
-			continue
-		}
-		opened, err := activation.RecoverGroup(l.Name, g.Cookies)
-		if errors.Is(err, activation.ErrNotHeld) {
-			log.Info("the sockets of the last proxyd have ended with all who held them, opening new ones", "listener", l.Name, "address", l.Address)
-			return nil, nil
-		}
-		if errors.Is(err, activation.ErrHeldInPart) {
-			// A program closed those that it was not told of. It cannot be steered to
-			// any more, and is replaced; clients must be served all the same.
-			log.Warn("some sockets of the last proxyd are gone, so none of them is steered to any more; opening one beside them",
-				"listener", l.Name, "address", l.Address, "error", err)
-			one, err := activation.ListenBeside(l.Name, l.Address)
-			return []activation.Listener{one}, err
-		}
-		if err == nil {
-			log.Info("the sockets of the last proxyd are there, all of them", "listener", l.Name, "address", l.Address, "members", len(opened))
-		}
-		return opened, err
+// openAnew opens a listener where nobody has it.
+func openAnew(l ListenerConfig, members int) ([]activation.Listener, error) {
+	if members > 1 {
+		return activation.ListenGroup(l.Name, l.Address, members)
 	}
-	return nil, nil
+	single, err := activation.Listen(l.Name, l.Address)
+	if err != nil {
+		return nil, err
+	}
+	return []activation.Listener{single}, nil
+}
+
+// openBeside opens one socket that gets all new connections, at an address where
+// generations have others of the same group.
+func openBeside(l ListenerConfig) ([]activation.Listener, error) {
+	one, err := activation.ListenBeside(l.Name, l.Address)
+	if err != nil {
+		return nil, err
+	}
+	return []activation.Listener{one}, nil
+}
+
+// groupOf gives what is known of a listener's group; nil: nothing.
+func groupOf(l ListenerConfig, known []ownGroup) *ownGroup {
+	for _, g := range known {
+		if g.Name == l.Name && g.Address == l.Address {
+			return &g
+		}
+	}
+	return nil
+}
+
+// recoverOwn looks for the group that a proxyd before this one has opened; none is
+// no error, a part of it is ErrHeldInPart. It changes nothing.
+func recoverOwn(l ListenerConfig, before *ownGroup, held []int) ([]activation.Listener, error) {
+	if before == nil {
+		return nil, nil
+	}
+	opened, err := activation.RecoverGroup(l.Name, before.Cookies, held...)
+	if errors.Is(err, activation.ErrNotHeld) {
+		return nil, nil // they ended with all who held them
+	}
+	return opened, err
 }
 
 // otherUsers adds to the error of an address that is in use whose it is, where that

@@ -56,6 +56,9 @@ var onOnePath = map[string]string{
 	"TestFullQueuesAcrossSwitchesAndKills":                    directOnly, // a queue's bytes were taken by the relay
 	"TestKilledUnderLoadAndNobodyNotices":                     directOnly,
 	"TestKilledBeforeAProgramThatClosesDescriptors":           directOnly,
+	"TestKilledWithoutTheRightToTrace":                        directOnly, // nobody shares the relay's listeners
+	"TestKilledWithItsHolder":                                 directOnly,
+	"TestWhenTheHolderEnds":                                   directOnly,
 	"TestMovesToTheDirectPath":                                directOnly,
 	"TestAColdStartWithWaitingClients":                        directOnly,
 	"TestAPromoteWhileAHandshakeFromBeforeARestartIsUnderWay": directOnly,

@@ -39,15 +39,15 @@ func readinessOf(c *Config) backend.Readiness {
 }
 
 // openListeners takes the sockets that systemd passes, or else opens those of
-// the config, and checks the config against what there is. dirs are where it
-// writes its own ones down. stored are the generations' sockets that an earlier
-// proxyd left with systemd.
-func openListeners(c *Config, log hclog.Logger, dirs ...string) (listeners, stored []activation.Listener, err error) {
+// the config, and checks the config against what there is. held are those of a proxyd
+// before, which it borrows, and dirs are where it writes its own ones down. stored are
+// the generations' sockets that an earlier proxyd left with systemd.
+func openListeners(c *Config, held []int, log hclog.Logger, dirs ...string) (listeners, stored []activation.Listener, err error) {
 	if listeners, stored, err = activation.Inherited(); err != nil {
 		return nil, nil, err
 	}
 	if len(listeners) == 0 {
-		if listeners, err = openOwn(c, log, dirs...); err != nil {
+		if listeners, err = openOwn(c, held, log, dirs...); err != nil {
 			return nil, nil, errors.Join(err, closeOwn(listeners))
 		}
 	}

@@ -191,8 +191,8 @@ func TestAGroupOfAnotherUser(t *testing.T) {
 		d.mustAnswer("v2")
 		idle.say(t, "hi", "v1 hi")
 	})
-	// What a program that closes descriptors has left of it can neither be had back
-	// nor joined; what another user's processes hold cannot be seen.
+	// Where the holder has ended as well, what a program that closes descriptors has
+	// left of it can neither be had back nor joined; what another user's processes hold cannot be seen.
 	for name, c := range map[string]struct {
 		mode          string
 		first, second func(*testing.T) []string
@@ -207,7 +207,7 @@ func TestAGroupOfAnotherUser(t *testing.T) {
 			d.startServing()
 			d.mustBeDirect()
 			pid := d.generation(1).PID
-			d.kill9()
+			d.kill9Holder()
 			d.wrap = c.second(t)
 			d.launch()
 			d.awaitEnd()
