@@ -179,6 +179,8 @@ func (a *app) doInstall(o installing) error {
 		noteFile(&s.Files, &s.Dirs, f.path)
 	}
 	notes.Services[o.name] = s
+	notes.Purgeable = slices.DeleteFunc(notes.Purgeable, func(name string) bool { return name == o.name })
+	notes.User = notes.User || places.makesUser()
 	shared, err := places.shared(notes.generations())
 	if err != nil {
 		return err
@@ -186,6 +188,7 @@ func (a *app) doInstall(o installing) error {
 	for _, f := range shared {
 		noteFile(&notes.Files, &notes.Dirs, f.path)
 	}
+	noteFile(new([]string), &notes.Dirs, places.notes)
 	if err := notes.write(places.notes); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -151,6 +152,14 @@ func (f file) write() error {
 	return nil
 }
 
+// makesUser says that the user proxyd is still to be made. Where it or its group was
+// there before it is somebody else's to remove.
+func (p places) makesUser() bool {
+	_, noUser := user.Lookup("proxyd")
+	_, noGroup := user.LookupGroup("proxyd")
+	return !p.user && noUser != nil && noGroup != nil
+}
+
 // settle has systemd take in what was written.
 func (p places) settle() error {
 	if !p.user {
@@ -204,6 +213,10 @@ type notes struct {
 	Files    []string             `json:"files"` // in common
 	Dirs     []string             `json:"dirs"`  // that were not there, the innermost first
 	Services map[string]installed `json:"services"`
+	// Purgeable names services that are uninstalled, and whose config, state and
+	// history are left for --purge.
+	Purgeable []string `json:"purgeable,omitempty"`
+	User      bool     `json:"user,omitempty"` // install has made the user proxyd, and its group
 }
 
 type installed struct {

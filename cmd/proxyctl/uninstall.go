@@ -28,8 +28,9 @@ service also the programs, units, rules and directories that all have in common.
 Connections are cut.
 
 What you wrote yourself stays: the config and your template unit. With --purge the
-config, the state and the history go as well, and with the last service the user
-proxyd.`,
+config, the state and the history go as well, also later, when the service is
+uninstalled already; and with the last service the user proxyd, where install has
+made it. What fails half-way may be run again.`,
 		Example: `  proxyctl uninstall web
   proxyctl uninstall --purge web`,
 	}
@@ -54,57 +55,55 @@ proxyd.`,
 	})
 }
 
+// doUninstall takes away a service. Each step is noted once it is done, so that what
+// failed half-way can be asked for again, and a purge be asked for later.
 func (a *app) doUninstall(p places, name string, purge bool) error {
 	notes, err := readNotes(p.notes)
 	if err != nil {
 		return err
 	}
-	s, ok := notes.Services[name]
-	if !ok {
+	s, installed := notes.Services[name]
+	left := slices.Contains(notes.Purgeable, name)
+	switch {
+	case !installed && !left:
 		return &control.Error{Code: control.Failed, Message: fmt.Sprintf("service %s was not installed by `proxyctl install`", name)}
+	case !installed && !purge && (len(notes.Services) > 0 || len(notes.Files) == 0):
+		return &control.Error{Code: control.Failed, Message: fmt.Sprintf("service %s is uninstalled already", name),
+			Hint: "--purge also removes its config, state and history"}
 	}
-	others, err := p.end(name, s)
-	if err != nil {
-		return err
+	var others []string
+	if installed {
+		if others, err = p.end(name, s); err != nil {
+			return err
+		}
+		if err := errors.Join(removeFiles(s.Files), os.RemoveAll(filepath.Join(p.runtime, name))); err != nil {
+			return err
+		}
+		removeEmpty(s.Dirs)
+		delete(notes.Services, name)
+		notes.Purgeable = append(notes.Purgeable, name)
+		if err := p.narrow(notes); err != nil {
+			return err
+		}
 	}
-	gone := s.Files
-	trees := []string{filepath.Join(p.runtime, name)}
 	if purge {
-		trees = append(trees, filepath.Join(p.state, name), filepath.Join(filepath.Dir(p.notes), name))
-		gone = append(gone, filepath.Join(p.config, name+".toml"))
-	}
-	delete(notes.Services, name)
-	last := len(notes.Services) == 0
-	if last {
-		gone = append(gone, notes.Files...)
-		gone = append(gone, p.notes)
-	} else if err := p.narrow(notes); err != nil {
-		return err
-	}
-	var errs []error
-	for _, f := range gone {
-		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+		if err := p.purge(name); err != nil {
+			return err
 		}
 	}
-	for _, tree := range trees {
-		errs = append(errs, os.RemoveAll(tree))
+	if len(notes.Services) == 0 {
+		err = p.endLast(notes, name, purge)
 	}
-	dirs := s.Dirs
-	if last {
-		dirs = append(append(dirs, notes.Dirs...), p.runtime, p.state, p.config)
+	if err := errors.Join(err, p.systemctl("daemon-reload")); err != nil {
+		return errors.Join(err, notes.write(p.notes))
 	}
-	slices.SortFunc(dirs, func(a, b string) int { return len(b) - len(a) }) // the inner before the outer
-	for _, dir := range dirs {
-		_ = os.Remove(dir) // where it is empty
+	if len(notes.Services) == 0 {
+		notes.Files = nil
 	}
-	if last {
-		if _, err := user.Lookup("proxyd"); err == nil && purge && !p.user {
-			errs = append(errs, runTool("userdel", "proxyd"))
-		}
-	}
-	errs = append(errs, p.systemctl("daemon-reload"))
-	if err := errors.Join(errs...); err != nil {
+	notes.Purgeable = slices.DeleteFunc(notes.Purgeable, func(n string) bool {
+		return purge && (n == name || len(notes.Services) == 0 && p.isPurged(n))
+	})
+	if err := p.forget(notes); err != nil {
 		return err
 	}
 	a.say("service %s is uninstalled", name)
@@ -112,6 +111,74 @@ func (a *app) doUninstall(p places, name string, purge bool) error {
 		a.remark("service %s has not started these, which run on: %s", name, strings.Join(others, " "))
 	}
 	return nil
+}
+
+// purge removes what a service and its operator wrote.
+func (p places) purge(name string) error {
+	return errors.Join(os.RemoveAll(filepath.Join(p.state, name)), os.RemoveAll(filepath.Join(filepath.Dir(p.notes), name)),
+		removeFiles([]string{filepath.Join(p.config, name+".toml")}))
+}
+
+// isPurged says that a service has left nothing. It may have been removed by hand.
+func (p places) isPurged(name string) bool {
+	for _, path := range []string{filepath.Join(p.state, name), filepath.Join(p.config, name+".toml")} {
+		if _, err := os.Lstat(path); err == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// endLast removes what services have in common, as there is none any more, and with
+// the last state that is purged the user that it belonged to.
+func (p places) endLast(n *notes, name string, purge bool) error {
+	if err := removeFiles(n.Files); err != nil {
+		return err
+	}
+	stays := slices.ContainsFunc(n.Purgeable, func(other string) bool { return other != name && !p.isPurged(other) })
+	if !purge || stays || !n.User {
+		return nil
+	}
+	if _, err := user.Lookup("proxyd"); err == nil {
+		if err := runTool("userdel", "proxyd"); err != nil {
+			return err
+		}
+	}
+	n.User = false
+	return nil
+}
+
+// forget writes the notes, or removes them where they say nothing any more, and then
+// the directories that are empty.
+func (p places) forget(n *notes) error {
+	var err error
+	if len(n.Services)+len(n.Files)+len(n.Purgeable) > 0 {
+		err = n.write(p.notes)
+	} else {
+		err = removeFiles([]string{p.notes})
+	}
+	if len(n.Services) == 0 {
+		removeEmpty(append(n.Dirs, p.runtime, p.state, p.config))
+	}
+	return err
+}
+
+func removeFiles(paths []string) error {
+	var errs []error
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeEmpty removes those directories that are empty, the inner before the outer.
+func removeEmpty(dirs []string) {
+	dirs = slices.SortedFunc(slices.Values(dirs), func(a, b string) int { return len(b) - len(a) })
+	for _, dir := range dirs {
+		_ = os.Remove(dir)
+	}
 }
 
 // end stops everything of a service: sockets first, so that no client starts it
@@ -163,12 +230,12 @@ func (p places) endOwnSockets(name string) error {
 	return p.systemctl(append([]string{"stop", "--"}, own...)...)
 }
 
-// narrow takes a service out of the notes and of the polkit rule.
+// narrow writes the notes without a service, and the polkit rule where one is left.
 func (p places) narrow(n *notes) error {
 	if err := n.write(p.notes); err != nil {
 		return err
 	}
-	if p.user {
+	if p.user || len(n.Services) == 0 {
 		return nil
 	}
 	return file{path: rulesPath, text: units.Rules(n.generations())}.write()

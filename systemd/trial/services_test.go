@@ -3,6 +3,7 @@ package trial
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -293,6 +294,66 @@ func TestUninstallOfHalfAnInstallation(t *testing.T) {
 		}
 		if out, code := try(t, built+"/proxyctl", "uninstall", "web"); code != 1 || !strings.Contains(out, "was not installed") {
 			t.Errorf("once more: exit code %d\n%s", code, out)
+		}
+	})
+}
+
+// What uninstall leaves is purged later, the user with it where install has made it;
+// one that was there before stays. A purge that fails half-way is asked for again.
+func TestPurgeAfterAnUninstall(t *testing.T) {
+	within(t, func(t *testing.T) {
+		before := files(t)
+		hasUser := func() bool { return strings.Contains(run(t, "cat", "/etc/passwd"), "proxyd:") }
+		cycle := func(name string) {
+			t.Helper()
+			run(t, built+"/proxyctl", "install", name, "--driver", "exec", "--listen", webPort)
+			write(t, "/etc/proxyd/"+name+".toml", "[backend]\ncommand = [\"" + here + "\", \"backend\"]\n")
+			run(t, "systemctl", "start", "proxyd@"+name+".socket", "proxyd@"+name+".service")
+			run(t, built+"/proxyctl", "uninstall", name)
+			for _, left := range []string{"/etc/proxyd/" + name + ".toml", "/var/lib/proxyd/" + name} {
+				run(t, "ls", left)
+			}
+		}
+		nothingIsLeft := func() {
+			t.Helper()
+			for path := range files(t) {
+				if !before[path] {
+					t.Errorf("left over: %s", path)
+				}
+			}
+		}
+		cycle("web")
+		cycle("api")
+		run(t, built+"/proxyctl", "uninstall", "--purge", "web")
+		if !hasUser() {
+			t.Fatal("the user is gone, and has files")
+		}
+		busy := exec.Command("setpriv", "--reuid=proxyd", "--regid=proxyd", "--clear-groups", "sleep", "infinity")
+		if err := busy.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "a process of the user", func() bool { _, code := try(t, "pgrep", "-u", "proxyd"); return code == 0 })
+		if out, code := try(t, built+"/proxyctl", "uninstall", "--purge", "api"); code != 1 || !strings.Contains(out, "userdel") {
+			t.Errorf("while the user has a process: exit code %d\n%s", code, out)
+		}
+		if err := busy.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = busy.Wait()
+		run(t, built+"/proxyctl", "uninstall", "--purge", "api")
+		nothingIsLeft()
+		if hasUser() {
+			t.Error("the user is left")
+		}
+
+		run(t, "useradd", "--system", "proxyd")
+		t.Cleanup(func() { run(t, "userdel", "proxyd") })
+		before = files(t)
+		cycle("web")
+		run(t, built+"/proxyctl", "uninstall", "--purge", "web")
+		nothingIsLeft()
+		if !hasUser() {
+			t.Error("the user of before is gone")
 		}
 	})
 }
