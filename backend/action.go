@@ -63,6 +63,8 @@ type (
 	Route struct{ Gen uint64 }
 	// Seal takes no new clients any more. Those that were taken go on.
 	Seal struct{}
+	// Leave is Seal where the generations run on.
+	Leave struct{}
 	// WatchDrain asks for a Drained with this Serial.
 	WatchDrain struct{ Gen, Serial uint64 }
 	// Cut ends every connection in flight on the generation.
@@ -106,6 +108,7 @@ type (
 
 func (Save) action()        {}
 func (Seal) action()        {}
+func (Leave) action()       {}
 func (Start) action()       {}
 func (CancelStart) action() {}
 func (Prove) action()       {}

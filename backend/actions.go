@@ -29,6 +29,8 @@ func (s *Supervisor) do(a Action) Event {
 		s.served = s.served || a.Gen != 0
 	case Seal:
 		s.cfg.Router.Seal()
+	case Leave:
+		s.cfg.Router.Leave()
 	case WatchDrain:
 		s.watchDrain(a)
 	case Cut:

@@ -46,7 +46,8 @@ func (r *fakeRouter) Switch(id uint64) {
 	r.settle()
 }
 
-func (r *fakeRouter) Seal() { r.seal(true) }
+func (r *fakeRouter) Seal()  { r.seal(true) }
+func (r *fakeRouter) Leave() { r.seal(true) }
 
 func (r *fakeRouter) seal(sealed bool) {
 	r.mu.Lock()

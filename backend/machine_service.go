@@ -100,7 +100,7 @@ func (m *Machine) leaveRequested() {
 		return
 	}
 	m.leaving = true
-	m.emit(Seal{})
+	m.emit(Leave{})
 	m.supersedeOp()
 	for _, g := range m.sorted() {
 		switch g.process {

@@ -32,6 +32,8 @@ func describe(a Action) string {
 		return fmt.Sprintf("switch %d", a.Gen)
 	case Seal:
 		return "seal"
+	case Leave:
+		return "leave"
 	case Route:
 		return fmt.Sprintf("route %d", a.Gen)
 	case WatchDrain:

@@ -134,9 +134,12 @@ type Router interface {
 	// Seal takes no new clients any more, for proxyd ends. Those that were taken
 	// go on, to where they were to go.
 	Seal()
+	// Leave is Seal where generations outlive proxyd: what gets to them without it
+	// goes on doing so.
+	Leave()
 	Hold()
 	Resume()
-	// Empty gives a channel that is closed once, after a Seal, no connection is
+	// Empty gives a channel that is closed once, after a Seal or Leave, no connection is
 	// left that would end with proxyd.
 	Empty() <-chan struct{}
 	Counts(id uint64) Counts

@@ -155,7 +155,7 @@ func (w *world) do(a Action) Event {
 		w.proving[a.Gen] = false
 	case Switch:
 		return w.switchTo(a)
-	case Seal:
+	case Seal, Leave:
 		w.route(0)
 	case Route:
 		w.route(a.Gen)

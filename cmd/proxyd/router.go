@@ -141,17 +141,13 @@ func (r *router) Resume() {
 	r.proxy.Resume()
 }
 
-// Empty comes after the Seal with which proxyd ends while its generations run on.
-// New connections need not wait for the next proxyd where the kernel gives them
-// to the current generation: only those that were held before go on being held.
-func (r *router) Empty() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.held && r.direct.has(r.to) {
-		r.direct.steer(r.to)
-	}
-	return r.proxy.Empty()
-}
+// Leave changes no steering: new connections need not wait for the next proxyd where
+// the kernel gives them to the current generation, and who was held goes on being
+// held. Not one is sent to the relay meanwhile, where it would wait for the next
+// proxyd, or be reset if the sockets are closed before that.
+func (r *router) Leave() { r.proxy.Seal() }
+
+func (r *router) Empty() <-chan struct{} { return r.proxy.Empty() }
 
 // Wish is for a generation that is relayed because there was no free member when
 // it was started. A process cannot be given another socket while it runs.

@@ -111,6 +111,7 @@ func (s *stuckBackend) Release(uint64) {}
 func (s *stuckBackend) Close(uint64)   {}
 func (s *stuckBackend) Switch(uint64)  {}
 func (s *stuckBackend) Seal()          {}
+func (s *stuckBackend) Leave()         {}
 func (s *stuckBackend) Empty() <-chan struct{} {
 	empty := make(chan struct{})
 	close(empty)
