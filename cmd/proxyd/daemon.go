@@ -188,7 +188,8 @@ func (d *daemon) openDriver(ctx context.Context, socket string) error {
 	log := d.log.Named("driver")
 	sockets := newGenerationSockets(d.runtimeDir, listenerNames(d.listeners), d.stored, log)
 	d.direct = newDirectPath(d.log.Named("direct"))
-	sockets.direct, d.direct.switched = d.direct, sockets.noteFlags
+	sockets.direct = d.direct
+	d.direct.switched, d.direct.flush = sockets.noteFlags, sockets.flags.flush
 	if d.config.Backend.Driver == "systemd" {
 		if d.units, err = newSystemdDriver(ctx, &d.live, d.processes, sockets, log); err != nil {
 			return err

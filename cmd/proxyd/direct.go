@@ -32,8 +32,9 @@ type directPath struct {
 	kept   []int // descriptors that generations hold for the next proxyd
 	log    hclog.Logger
 	// switched is told of each generation that new connections were steered to, and
-	// of one of its sockets.
+	// of one of its sockets. The supervisor waits for it.
 	switched func(id uint64, fd int)
+	flush    func() // what switched has begun
 
 	mu      sync.Mutex
 	reasons map[uint64]string        // why a generation is on the relay; empty: it is not
@@ -221,6 +222,9 @@ func (p *directPath) close() {
 	if p.direct != nil {
 		p.direct.Close()
 	}
+	if p.flush != nil {
+		p.flush()
+	}
 }
 
 // steer sends new connections to a generation, or with 0 to the relay. A change
@@ -234,9 +238,6 @@ func (p *directPath) steer(id uint64) {
 	for {
 		err := p.direct.Steer(id)
 		if err == nil {
-			if fd, ok := p.direct.Socket(id); ok {
-				p.switched(id, fd)
-			}
 			return
 		}
 		if errors.Is(err, proxy.ErrNoMember) {
@@ -246,6 +247,16 @@ func (p *directPath) steer(id uint64) {
 		p.log.Error("cannot steer new connections, trying again", "generation", id, "error", err)
 		time.Sleep(pause)
 		pause = min(2*pause, time.Second)
+	}
+}
+
+// tell tells of a switch, once all of it is done.
+func (p *directPath) tell(id uint64) {
+	if p.direct == nil {
+		return
+	}
+	if fd, ok := p.direct.Socket(id); ok {
+		p.switched(id, fd)
 	}
 }
 

@@ -27,6 +27,7 @@ type generationSockets struct {
 	dir       string   // the runtime directory
 	listeners []string // names, in the order that they are handed over
 	direct    *directPath
+	flags     *flagNotes
 	log       hclog.Logger
 
 	mu     sync.Mutex
@@ -49,7 +50,7 @@ type keptSockets struct {
 
 // newGenerationSockets takes over what an earlier proxyd stored.
 func newGenerationSockets(dir string, listeners []string, stored []activation.Listener, log hclog.Logger) *generationSockets {
-	s := &generationSockets{dir: dir, listeners: listeners, log: log,
+	s := &generationSockets{dir: dir, listeners: listeners, flags: newFlagNotes(log), log: log,
 		kept: map[uint64]*keptSockets{}, stored: map[string][]activation.Listener{}}
 	for _, l := range stored {
 		s.stored[l.Name] = append(s.stored[l.Name], l)
@@ -297,6 +298,7 @@ func (s *generationSockets) release(id uint64) {
 		}
 		delete(s.kept, id)
 	}
+	s.flags.forget(s.flagsPath(id))
 	if err := os.RemoveAll(s.genDir(id)); err != nil {
 		s.log.Warn("cannot remove a generation's directory", "generation", id, "error", err)
 	}

@@ -39,6 +39,7 @@ func TestAMembersFlagsArePutBack(t *testing.T) {
 			t.Errorf("nothing noted: blocks is %v", blocks())
 		}
 		s.noteFlags(1, fd)
+		s.flags.flush()
 		if err := unix.SetNonblock(fd, !nonblock); err != nil {
 			t.Fatal(err)
 		}

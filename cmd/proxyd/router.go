@@ -77,6 +77,7 @@ func (r *router) Switch(id uint64) {
 	if r.direct.has(id) && !r.held {
 		r.direct.steer(id)
 		r.proxy.Switch(route.Route)
+		r.direct.tell(id)
 		return
 	}
 	r.proxy.Switch(route.Route)
@@ -139,6 +140,7 @@ func (r *router) Resume() {
 		r.direct.steer(r.to)
 	}
 	r.proxy.Resume()
+	r.direct.tell(r.to)
 }
 
 // Leave changes no steering: new connections need not wait for the next proxyd where
