@@ -99,18 +99,27 @@ func (s *Supervisor) switchTo(a Switch) Event {
 	return Switched{Gen: a.Gen}
 }
 
+// watchDrain takes the place of an earlier one for the generation: what drains over
+// and over, as switches go to and fro over a long connection, has one watcher.
 func (s *Supervisor) watchDrain(a WatchDrain) {
+	m := s.member(a.Gen)
+	if m.endWatch != nil {
+		close(m.endWatch)
+	}
+	m.endWatch = make(chan struct{})
 	drained := s.cfg.Router.Drained(a.Gen)
 	s.tasks.Add(1)
-	go s.draining(a, drained)
+	go s.draining(a, drained, m.endWatch)
 }
 
-// draining ends when the generation has drained, or with Run.
-func (s *Supervisor) draining(a WatchDrain, drained <-chan struct{}) {
+// draining ends when the generation has drained, when it is watched anew, or with
+// Run, which waits for it.
+func (s *Supervisor) draining(a WatchDrain, drained, anew <-chan struct{}) {
 	defer s.tasks.Done()
 	select {
 	case <-drained:
 		s.post(Drained(a))
+	case <-anew:
 	case <-s.quit:
 	}
 }

@@ -21,6 +21,7 @@ type member struct {
 	run           Run
 	proof         *proof
 	endProof      context.CancelFunc
+	endWatch      chan struct{}      // ends who waits for it to have drained
 	endStart      context.CancelFunc // while it starts
 	lastRun       Run                // the run of the last start, ended or not
 	lastLines     []string           // of a start that came to nothing

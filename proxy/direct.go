@@ -21,6 +21,12 @@ type DirectConfig struct {
 	Groups []Group // all with the same number of members
 	Proxy  *Proxy  // has every member as a Listener, all but the first ones with Member
 	Log    hclog.Logger
+	// Before: the same sockets were the groups of another Direct before, and
+	// generations hold some of them. Whoever else listens there came later.
+	Before bool
+	// Whose names the processes that have a socket with an inode, for the log. It is
+	// called seldom. nil: nobody knows.
+	Whose func(inode uint32) string
 }
 
 // Direct is the direct path. A generation is lent one member of each group and
@@ -44,6 +50,9 @@ type Direct struct {
 	turn    uint64 // counts the changes of steering
 	broken  error  // why no member is lent any more
 
+	whose func(inode uint32) string
+	lent  uint64 // counts what was lent and given back
+
 	counting sync.Mutex // one look at the sockets at a time; never taken under mu
 	diag     *diag
 	seen     snapshot
@@ -57,7 +66,7 @@ type Direct struct {
 // Lend. Close ends it; members stay open.
 func NewDirect(cfg DirectConfig) (*Direct, error) {
 	d := &Direct{
-		log: cfg.Log, proxy: cfg.Proxy, to: -1, tallies: map[uint64]*tally{},
+		log: cfg.Log, proxy: cfg.Proxy, whose: cfg.Whose, to: -1, tallies: map[uint64]*tally{},
 		kick: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if d.log == nil {
@@ -81,7 +90,7 @@ func NewDirect(cfg DirectConfig) (*Direct, error) {
 		return nil, err
 	}
 	for _, g := range d.groups {
-		if err := d.alone(g); err != nil {
+		if err := d.alone(g, cfg.Before); err != nil {
 			d.diag.close()
 			return nil, err
 		}

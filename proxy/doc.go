@@ -112,7 +112,9 @@
 //     So the relay's route must not lead there while the groups are held. A member
 //     that came back is lent again once the handshakes are over that may still
 //     come to it (late.go). Where clients wait in all queues before anybody was
-//     served, the relay keeps those of one until there is somebody (cold.go).
+//     served, the relay keeps those of one until there is somebody (cold.go). A
+//     program that opens a socket of its own at the address joins the group behind
+//     the members, which does no harm to them, and is told of (strangers.go).
 //   - In flight is what the kernel says (tally.go, diag.go). Each member carries
 //     its index as a tag of socket options that connections inherit (tag.go), so
 //     the answer is exact wherever a socket went: still in the queue, passed to

@@ -24,19 +24,31 @@ const (
 
 // Drained gives a channel that is closed when new connections do not go to the
 // generation, it has none left and also gives true, and when it is returned.
-// also is called often, by one goroutine, and must not wait.
+// also is called often, by one goroutine, and must not wait. Asked again before
+// that, it gives the same channel and takes the new also.
 func (d *Direct) Drained(generation uint64, also func() bool) <-chan struct{} {
-	done := make(chan struct{})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := d.tallies[generation]
 	if t == nil {
+		done := make(chan struct{})
 		close(done)
 		return done
 	}
-	t.waiters = append(t.waiters, waiter{done, also})
+	if t.waiter == nil {
+		t.waiter = &waiter{done: make(chan struct{})}
+	}
+	t.waiter.also = also
 	d.wake()
-	return done
+	return t.waiter.done
+}
+
+// release tells whoever waits. Direct.mu is held.
+func (t *tally) release() {
+	if t.waiter != nil {
+		close(t.waiter.done)
+		t.waiter = nil
+	}
 }
 
 // wake makes watch look soon.
@@ -55,6 +67,8 @@ func (d *Direct) watch() {
 	pause := firstLook
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var looked time.Time   // for strangers
+	var changes uint64     // that the look was for
 	runtime.LockOSThread() // its CPU time is measured
 	defer runtime.UnlockOSThread()
 	for {
@@ -69,9 +83,19 @@ func (d *Direct) watch() {
 		changed, wanted := d.lookAtDraining()
 		fewer, late := d.settle()
 		changed, wanted = changed || fewer, wanted || late
+		since := time.Since(looked)
+		now := d.changes()
+		if now != changes && since >= strangersPause {
+			d.lookForStrangers()
+			looked, changes = time.Now(), now
+		}
 		cost := threadTime() - before
-		if !wanted {
+		if !wanted && now == changes {
 			timer.Stop()
+			continue
+		}
+		if !wanted {
+			timer.Reset(strangersPause - since)
 			continue
 		}
 		if changed {
@@ -81,6 +105,18 @@ func (d *Direct) watch() {
 		}
 		timer.Reset(max(pause, min(lookShare*cost, mostPause)))
 	}
+}
+
+// changes counts what may have gone before a stranger came, or its end: a switch,
+// a member that was lent or came back. A generation opens its sockets after one, and
+// before the next.
+func (d *Direct) changes() uint64 {
+	if d.former {
+		return 0
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.turn + d.lent
 }
 
 // threadTime is the CPU time of this thread. Not the time that passed: on a busy
@@ -97,7 +133,7 @@ func threadTime() time.Duration {
 func (d *Direct) lookAtDraining() (changed, wanted bool) {
 	d.counting.Lock()
 	defer d.counting.Unlock()
-	some, left := d.list(func(t *tally) bool { return t.left != 0 && len(t.waiters) > 0 })
+	some, left := d.list(func(t *tally) bool { return t.left != 0 && t.waiter != nil })
 	if len(some) == 0 {
 		return false, false
 	}
@@ -125,15 +161,12 @@ func (d *Direct) lookAtDraining() (changed, wanted bool) {
 			wanted = true
 			continue
 		}
-		t.waiters = slices.DeleteFunc(t.waiters, func(w waiter) bool {
-			over := w.also == nil || w.also()
-			if over {
-				close(w.done)
-			}
-			return over
-		})
-		wanted = wanted || len(t.waiters) > 0
 		changed = true
+		if w := t.waiter; w != nil && w.also != nil && !w.also() {
+			wanted = true
+			continue
+		}
+		t.release()
 	}
 	return changed, wanted
 }

@@ -87,10 +87,7 @@ func (f *Former) Close() {
 	f.closed = true
 	f.d.mu.Lock()
 	for _, t := range f.d.tallies {
-		for _, w := range t.waiters {
-			close(w.done)
-		}
-		t.waiters = nil
+		t.release()
 	}
 	f.d.mu.Unlock()
 	f.d.Close()

@@ -50,34 +50,24 @@ func newGroup(c Group) (*group, error) {
 
 // alone tags the members, and makes sure that the tags can be read back and that
 // the group has no members but the known ones: the kernel counts the others as
-// well, and an index would name one of them.
-func (d *Direct) alone(g *group) error {
-	known := map[uint64]int{}
+// well, and an index would name one of them. Where it was ours alone before, others
+// are behind ours, see strangers.go.
+func (d *Direct) alone(g *group, before bool) error {
 	for i, fd := range g.fds {
 		if err := tag(fd, i); err != nil {
 			return err
 		}
-		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-		if err != nil {
-			return fmt.Errorf("read socket cookie: %w", err)
-		}
-		known[cookie] = i
 	}
-	strangers, wrong := 0, 0
-	err := d.diag.each(g.family, g.addr.Port, 1<<tcpListen, func(s *socketSeen) {
-		if i, ours := known[s.cookie]; ours {
-			if int(s.tag) != i {
-				wrong++
-			}
-		} else if s.local() == g.addr.AddrPort().Addr().Unmap().WithZone("") {
-			strangers++
-		}
-	})
+	known, err := g.cookies()
+	if err != nil {
+		return err
+	}
+	strangers, wrong, err := strangersOf(d.diag, g, known)
 	if err == nil && len(known) != len(g.fds) {
 		err = fmt.Errorf("%w: the same socket is there twice", ErrGroup)
 	}
-	if err == nil && strangers > 0 {
-		err = fmt.Errorf("%w: %d sockets of somebody else listen there as well", ErrGroup, strangers)
+	if err == nil && len(strangers) > 0 && !before {
+		err = fmt.Errorf("%w: %d sockets of somebody else listen there as well", ErrGroup, len(strangers))
 	}
 	if err == nil && wrong > 0 {
 		err = fmt.Errorf("%w: %w", ErrGroup, errUntold)
@@ -85,6 +75,7 @@ func (d *Direct) alone(g *group) error {
 	if err != nil {
 		return fmt.Errorf("steer listener %q at %s: %w", g.name, g.addr, err)
 	}
+	d.tellStrangers(g, strangers)
 	return nil
 }
 

@@ -69,6 +69,8 @@ func (d *Direct) Lend(ctx context.Context, generation uint64) (member int, fds [
 			if err = d.check(ctx, member); err == nil {
 				d.mu.Lock()
 				d.tallies[generation] = &tally{generation: generation, member: member, left: never}
+				d.lent++
+				d.wake()
 				d.mu.Unlock()
 				return member, fds, nil
 			}
@@ -192,15 +194,14 @@ func (d *Direct) Return(generation uint64) {
 		return
 	}
 	delete(d.tallies, generation)
+	d.lent++
+	d.wake()
 	d.members[t.member].generation = 0
 	if t.left != never {
 		d.members[t.member].back = &comeBack{t, t.left}
 		d.wake()
 	}
-	for _, w := range t.waiters {
-		close(w.done)
-	}
-	t.waiters = nil
+	t.release()
 	if d.to == t.member {
 		if err := d.steer(hold); err != nil {
 			d.log.Error("new connections go to nobody", "error", err)

@@ -21,8 +21,8 @@ type Route struct {
 
 	watched atomic.Bool // somebody waits for Drained
 	mu      sync.Mutex
-	quiet   bool // not the switched one, and every loop knows
-	waiters []chan struct{}
+	quiet   bool          // not the switched one, and every loop knows
+	waiter  chan struct{} // nil: nobody waits for it to be drained
 }
 
 // dest is an address as connect(2) takes it.
@@ -73,12 +73,15 @@ func (r *Route) Generation() uint64 { return r.generation }
 
 // Drained gives a channel that is closed when the route is not the switched
 // one and nothing is in flight on it; at once if that is so already. No
-// goroutine is behind it. It is not closed by Proxy.Close, which leaves no
+// goroutine is behind it. Asked again before that, it gives the same one. It is
+// not closed by Proxy.Close, which leaves no
 // connection but changes no route.
 func (r *Route) Drained() <-chan struct{} {
-	done := make(chan struct{})
 	r.mu.Lock()
-	r.waiters = append(r.waiters, done)
+	if r.waiter == nil {
+		r.waiter = make(chan struct{})
+	}
+	done := r.waiter
 	r.watched.Store(true)
 	r.mu.Unlock()
 	r.check()
@@ -97,10 +100,10 @@ func (r *Route) check() {
 			return
 		}
 	}
-	for _, done := range r.waiters {
-		close(done)
+	if r.waiter != nil {
+		close(r.waiter)
+		r.waiter = nil
 	}
-	r.waiters = nil
 	r.watched.Store(false)
 }
 

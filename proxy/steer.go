@@ -29,6 +29,8 @@ type group struct {
 	dual   bool  // IPv6 ones that take IPv4 as well
 	fds    []int // members, by index; borrowed
 
+	strangers map[uint64]socketSeen // that were told of, by cookie; guarded by Direct.counting
+
 	mu     sync.Mutex
 	to     int // -1: as it is, which is not known here
 	probes []probe

@@ -18,8 +18,8 @@ import (
 type tally struct {
 	generation uint64
 	member     int
-	left       uint64 // turn at which it was steered away from; 0: new connections go to it; or never
-	waiters    []waiter
+	left       uint64        // turn at which it was steered away from; 0: new connections go to it; or never
+	waiter     *waiter       // nil: nobody waits for it to have drained
 	counted    atomic.Uint64 // at the last look
 
 	// Below: guarded by Direct.counting.
@@ -32,7 +32,8 @@ type tally struct {
 // never was a generation steered to that only now was lent its member.
 const never = ^uint64(0)
 
-// waiter is somebody who waits for a generation to have drained.
+// waiter is what those have who wait for a generation to have drained: one, for
+// flips to and fro over a long connection would pile up more.
 type waiter struct {
 	done chan struct{}
 	also func() bool // nil: nothing else

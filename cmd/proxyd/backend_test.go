@@ -38,6 +38,8 @@ import (
 //	slow        answers one client after the other, once the file of the next
 //	            argument exists
 //	defer       serves whoever has sent something (TCP_DEFER_ACCEPT, tcp(7))
+//	joins       serves, and has a socket of its own at the address that it was
+//	            handed one of
 //	inturn      answers one client after the other, with how many came before
 //	escape      serves, and leaves a grandchild in a session of its own, whose
 //	            number it writes to the file of the next argument
@@ -73,6 +75,11 @@ func runTestBackend(mode string, args []string) {
 		}
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
+	case "joins":
+		if err := joinGroup(3); err != nil {
+			fmt.Println("cannot join:", err)
+			os.Exit(1)
+		}
 	case "escape":
 		leaveGrandchild(args[0])
 	case "dieready":
@@ -102,6 +109,19 @@ func runTestBackend(mode string, args []string) {
 		fmt.Println("cannot serve:", err)
 		os.Exit(1)
 	}
+}
+
+// joinGroup listens where another socket does, until the program ends.
+func joinGroup(other int) error {
+	addr, err := unix.Getsockname(other)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1), unix.Bind(fd, addr), unix.Listen(fd, 16))
 }
 
 func backendListener(mode string, args []string) (net.Listener, error) {

@@ -70,7 +70,10 @@ func (d *daemon) openDirect() error {
 	if len(members) == 0 {
 		return nil
 	}
-	d.direct.direct, err = proxy.NewDirect(proxy.DirectConfig{Groups: steered, Proxy: d.proxy, Log: d.direct.log})
+	d.direct.direct, err = proxy.NewDirect(proxy.DirectConfig{
+		Groups: steered, Proxy: d.proxy, Log: d.direct.log,
+		Before: d.direct.heldFromBefore(d.runtimeDir), Whose: whoHas,
+	})
 	if err == nil {
 		return nil
 	}

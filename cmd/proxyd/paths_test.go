@@ -60,6 +60,7 @@ var onOnePath = map[string]string{
 	"TestKilledWithItsHolder":                                 directOnly,
 	"TestWhenTheHolderEnds":                                   directOnly,
 	"TestMovesToTheDirectPath":                                directOnly,
+	"TestAProgramThatJoinsTheListenersGroup":                  directOnly,
 	"TestAColdStartWithWaitingClients":                        directOnly,
 	"TestAPromoteWhileAHandshakeFromBeforeARestartIsUnderWay": directOnly,
 	"TestAMoveThatFails":                                      directOnly,

@@ -31,8 +31,11 @@ func (k *keptSockets) note() socketNote {
 	return socketNote{Addresses: textAddresses(k.addresses), Member: k.member, Sockets: k.sockets, Fixed: k.fixed, Why: k.why}
 }
 
+// notesName is the note in a generation's directory.
+const notesName = "sockets.json"
+
 func (s *generationSockets) notePath(id uint64) string {
-	return filepath.Join(s.genDir(id), "sockets.json")
+	return filepath.Join(s.genDir(id), notesName)
 }
 
 // noteSockets leaves the note. Nothing depends on it but a lost state.

@@ -1,0 +1,88 @@
+package proxy
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A program can open a socket of its own at a listener's address, beside the one
+// that it was handed: SO_REUSEPORT lets it, where it is the same user's. The socket
+// is a member of the group then, a stranger. One that joined after ours does no
+// harm: its index is behind theirs, no program of ours names it, so it gets no
+// connection, and when it is closed the last of the strangers takes its place. But
+// whoever opened it may wait for clients there in vain, so it is said.
+//
+// One that was there before ours is another matter: it has an index of ours. So a
+// group with strangers is taken only where it was a group of ours alone before, see
+// DirectConfig.Before, and its members are then proven as ever.
+
+// strangersPause is the least between two looks for strangers.
+const strangersPause = time.Second
+
+// strangersOf gives the sockets of others that listen at a group's address, by
+// cookie, and says how many of ours do not tell their tag.
+func strangersOf(diag *diag, g *group, ours map[uint64]int) (strangers map[uint64]socketSeen, wrong int, err error) {
+	strangers = map[uint64]socketSeen{}
+	err = diag.each(g.family, g.addr.Port, 1<<tcpListen, func(s *socketSeen) {
+		if i, is := ours[s.cookie]; is {
+			if int(s.tag) != i {
+				wrong++
+			}
+		} else if s.local() == g.listens() {
+			strangers[s.cookie] = *s
+		}
+	})
+	return strangers, wrong, err
+}
+
+// cookies gives the members of a group by what the kernel knows them by.
+func (g *group) cookies() (map[uint64]int, error) {
+	known := map[uint64]int{}
+	for i, fd := range g.fds {
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		if err != nil {
+			return nil, fmt.Errorf("read socket cookie: %w", err)
+		}
+		known[cookie] = i
+	}
+	return known, nil
+}
+
+// lookForStrangers tells of those that came and went since the last look. It is
+// called by watch.
+func (d *Direct) lookForStrangers() {
+	d.counting.Lock()
+	defer d.counting.Unlock()
+	for _, g := range d.groups {
+		ours, err := g.cookies()
+		now := map[uint64]socketSeen{}
+		if err == nil {
+			now, _, err = strangersOf(d.diag, g, ours)
+		}
+		if err != nil {
+			d.log.Warn("cannot look for other sockets at a listener's address", "listener", g.name, "error", err)
+			continue
+		}
+		d.tellStrangers(g, now)
+	}
+}
+
+// tellStrangers logs what is new of a group's strangers, each once.
+func (d *Direct) tellStrangers(g *group, now map[uint64]socketSeen) {
+	for cookie, s := range now {
+		if _, known := g.strangers[cookie]; !known {
+			whose := "unknown"
+			if d.whose != nil {
+				whose = d.whose(s.inode)
+			}
+			d.log.Warn("somebody opened a socket of their own at a listener's address: it gets no clients, those that were handed over do",
+				"listener", g.name, "address", g.addr, "whose", whose, "inode", s.inode)
+		}
+	}
+	if len(now) == 0 && len(g.strangers) > 0 {
+		d.log.Info("no other sockets are at a listener's address any more", "listener", g.name, "address", g.addr)
+	}
+	g.strangers = now
+}
