@@ -2,6 +2,7 @@ package trial
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -101,7 +102,7 @@ func awaitUnit(t *testing.T, unit, state string) {
 // A driver that cannot take over what runs is refused, with what to do, before
 // anything has changed.
 func TestTheDriverChanges(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		config := fmt.Sprintf(goConfig, "web")
 		for key, changed := range map[string]string{
@@ -127,6 +128,7 @@ func TestTheDriverChanges(t *testing.T) {
 			})
 			write(t, "/etc/proxyd/web.toml", config)
 			mustAnswer(t, web, "v1") // whoever waited is served once it is mended
+			mustServeAgain(t)        // on the direct path nobody waits for it
 			after := pids(t, "web@*")
 			if after["web@1.service"] != before["web@1.service"] {
 				t.Errorf("%s: the generations were %v and are %v", key, before, after)
@@ -136,10 +138,11 @@ func TestTheDriverChanges(t *testing.T) {
 		// As it is said there the driver can change, and back: exec's generations end
 		// with proxyd.
 		run(t, "systemctl", "stop", "proxyd@web.service", "web@1.service")
-		run(t, "proxyctl", "install", "web", "--listen", webPort, "--driver", "exec")
+		run(t, slices.Concat([]string{"proxyctl", "install", "web", "--listen", webPort, "--driver", "exec"}, members())...)
 		write(t, "/etc/proxyd/web.toml", "[backend]\ncommand = [\"/srv/web/{release}/web\"]\n")
 		run(t, "systemctl", "start", "proxyd@web.service")
 		mustAnswer(t, web, "v1")
+		mustTakeItsPath(t, "web")
 		if g := mustStatus(t, "web").current(); g.ID != 1 || g.Unit != "" {
 			t.Errorf("current is %+v", g)
 		}
@@ -148,9 +151,10 @@ func TestTheDriverChanges(t *testing.T) {
 		if out, _ := try(t, "proxyctl", "reload"); !strings.Contains(out, "backend.driver") || strings.Contains(out, "nobody looks after it") {
 			t.Errorf("of a restart that would do, proxyd says\n%s", out)
 		}
-		run(t, "proxyctl", "install", "web", "--listen", webPort)
+		run(t, slices.Concat([]string{"proxyctl", "install", "web", "--listen", webPort}, members())...)
 		run(t, "systemctl", "restart", "proxyd@web.service")
 		mustAnswer(t, web, "v2")
+		mustTakeItsPath(t, "web")
 		if g := mustStatus(t, "web").current(); g.ID != 2 || g.Unit != "web@2.service" {
 			t.Errorf("current is %+v", g)
 		}

@@ -11,7 +11,7 @@ import (
 // alone, also when it is started again; and what is held is no reason for systemd
 // to wait for it.
 func TestUnitsOfOthersAreLeftAlone(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		const foreign = "web@900.service"
 		write(t, "/run/systemd/system/"+foreign+".d/own.conf", "[Service]\nType=exec\nExecStart=\nExecStart=sleep infinity\n")
@@ -31,6 +31,7 @@ func TestUnitsOfOthersAreLeftAlone(t *testing.T) {
 		}
 		run(t, "proxyctl", "resume")
 		mustAnswer(t, web, "v1")
+		mustTakeItsPath(t, "web")
 		if after := property(t, foreign, "MainPID"); after != before || after == "0" {
 			t.Errorf("the other's process was %s and is %s", before, after)
 		}
@@ -49,7 +50,7 @@ func TestUnitsOfOthersAreLeftAlone(t *testing.T) {
 // A later install with other units takes back what proxyd may do with those of
 // before, but for those that run, and uninstall ends them.
 func TestOtherUnitsAtALaterInstall(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		out := run(t, "proxyctl", "install", "web", "--template", "app")
 		if !strings.Contains(out, "these of before run on until they are replaced, and proxyd may end them: web@1.service\n") {

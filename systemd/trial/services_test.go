@@ -115,7 +115,7 @@ func TestOnlyTheTemplatesUnits(t *testing.T) {
 // What a generation finds in its environment, and that it is the unit's main
 // process.
 func TestWhatAGenerationFinds(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		env, err := get(web, "/env")
 		if err != nil {
@@ -136,16 +136,18 @@ func TestWhatAGenerationFinds(t *testing.T) {
 		signal(t, g.PID, syscall.SIGTERM)
 		await(t, "it to be started again", func() bool { n := mustStatus(t, "web").current(); return n.PID != 0 && n.PID != g.PID })
 		mustAnswer(t, web, "v1")
+		mustTakeItsPath(t, "web")
 	})
 }
 
 // The service alone is started with its socket, and enabled with it.
 func TestTheServiceBringsItsSocket(t *testing.T) {
-	within(t, func(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
 		releases(t, "web", "v1")
 		install(t, "web", webPort, goUnit("web"), fmt.Sprintf(goConfig, "web"))
 		run(t, "systemctl", "start", "proxyd@web.service")
 		mustAnswer(t, web, "v1")
+		mustTakeItsPath(t, "web")
 		run(t, "systemctl", "enable", "proxyd@web.service")
 		for _, unit := range []string{"proxyd@web.socket", "proxyd@web.service"} {
 			if now := run(t, "systemctl", "is-active", unit) + run(t, "systemctl", "is-enabled", unit); now != "active\nenabled\n" {
