@@ -309,7 +309,7 @@ func TestPurgeAfterAnUninstall(t *testing.T) {
 		cycle := func(name string) {
 			t.Helper()
 			run(t, built+"/proxyctl", "install", name, "--driver", "exec", "--listen", webPort)
-			write(t, "/etc/proxyd/"+name+".toml", "[backend]\ncommand = [\"" + here + "\", \"backend\"]\n")
+			write(t, "/etc/proxyd/"+name+".toml", "[backend]\ncommand = [\""+here+"\", \"backend\"]\n")
 			run(t, "systemctl", "start", "proxyd@"+name+".socket", "proxyd@"+name+".service")
 			run(t, built+"/proxyctl", "uninstall", name)
 			for _, left := range []string{"/etc/proxyd/" + name + ".toml", "/var/lib/proxyd/" + name} {
