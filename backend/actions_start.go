@@ -64,7 +64,7 @@ func (s *Supervisor) starting(ctx context.Context, cancel context.CancelFunc, l 
 		case <-s.quit:
 			return
 		}
-		run.Clear(s.ctx)
+		run.Clear(s.ctx, true)
 		s.startFailed(l.ID, unopened)
 	}
 }
@@ -152,7 +152,9 @@ func (s *Supervisor) waitExit(id uint64, run Run) {
 	case <-s.quit:
 		return
 	}
-	run.Clear(s.ctx)
+	hurry := false
+	_ = s.call(s.ctx, func() { hurry = s.machine.keepsWaiting(id) })
+	run.Clear(s.ctx, hurry)
 	_ = s.call(s.ctx, func() {
 		m := s.member(id)
 		if m.run != run {

@@ -22,6 +22,7 @@ type fakeDriver struct {
 	planned  string            // more of what Plan gives
 	moves    []uint64          // those of starts that were for a move
 	released []uint64
+	hurried  []uint64 // those whose end clients waited for
 	swept    []uint64
 	checks   int                 // readiness commands that were run
 	apart    map[uint64]string   // why no connection can be given to a run any more
@@ -190,10 +191,13 @@ func (r *fakeRun) Waiting(string) (int, bool) { return 0, false }
 
 func (r *fakeRun) Stranded() (string, bool) { return r.driver.apart[r.id], true }
 
-func (r *fakeRun) Clear(context.Context) {
+func (r *fakeRun) Clear(_ context.Context, hurry bool) {
 	r.driver.mu.Lock()
 	defer r.driver.mu.Unlock()
 	r.cleared = true
+	if hurry {
+		r.driver.hurried = append(r.driver.hurried, r.id)
+	}
 }
 
 func (r *fakeRun) Signal(s syscall.Signal) error {

@@ -156,6 +156,13 @@ func (m *Machine) gone(g *generation, why string) {
 	}
 }
 
+// keepsWaiting tells whether clients wait for a generation that has died to be
+// started again, or for another one to take its place.
+func (m *Machine) keepsWaiting(id uint64) bool {
+	g := m.gens[id]
+	return g != nil && !m.closing && (g.state == Current || g.state == Starting && m.current == 0)
+}
+
 // currentDied goes back to the previous generation where there is evidence
 // against this one and the previous still runs, else starts it again. Clients
 // wait meanwhile.

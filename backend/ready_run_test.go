@@ -21,7 +21,7 @@ func (r *checkedRun) Unit() string                   { return "" }
 func (r *checkedRun) Addresses() map[string]net.Addr { return r.addresses }
 func (r *checkedRun) Done() <-chan struct{}          { return nil }
 func (r *checkedRun) Exit() string                   { return "" }
-func (r *checkedRun) Clear(context.Context)          {}
+func (r *checkedRun) Clear(context.Context, bool)    {}
 func (r *checkedRun) Signal(syscall.Signal) error    { return nil }
 func (r *checkedRun) Kill() error                    { return nil }
 func (r *checkedRun) LastLines() []string            { return nil }

@@ -65,9 +65,10 @@ type Run interface {
 	// Done is closed when the main process has ended and Exit tells how.
 	Done() <-chan struct{}
 	Exit() string
-	// Clear ends what the main process left behind. Called after Done.
+	// Clear ends what the main process left behind, and returns when nothing of it
+	// runs any more. Called after Done. With hurry clients wait for that.
 	// When ctx ends, proxyd does, and what outlives it may be left.
-	Clear(ctx context.Context)
+	Clear(ctx context.Context, hurry bool)
 	Signal(syscall.Signal) error
 	Kill() error
 	// LastLines are the last lines that it wrote, clean of control bytes. It may
@@ -84,6 +85,12 @@ type Run interface {
 	// Command runs a readiness command with the generation's environment. The
 	// error tells why it did not exit with 0.
 	Command(ctx context.Context, argv []string) error
+}
+
+// Lingerer is a Run of which more than the main process may have to end.
+type Lingerer interface {
+	// Left says what Clear waits for; empty: nothing that is known.
+	Left() string
 }
 
 // Reacher is a Run whose addresses are shared with other generations, so that

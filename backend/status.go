@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"time"
 )
@@ -90,6 +91,9 @@ func (s *Supervisor) status() Status {
 		}
 		if g.process == processProving && mem.proof != nil {
 			gs.Reason = mem.proof.lastFailure()
+		}
+		if l, ok := mem.run.(Lingerer); ok {
+			gs.Reason = cmp.Or(l.Left(), gs.Reason)
 		}
 		st.Generations = append(st.Generations, gs)
 	}

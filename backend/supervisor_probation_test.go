@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,6 +50,24 @@ func TestSupervisorProbationOutlivesProxyd(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What is left of a generation that has died is ended soon where clients wait for
+// that, and else has the time that it takes.
+func TestSupervisorHurriesOnlyForClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t).start()
+		defer r.stop()
+		r.promote("v2") // 1 stands by
+		synctest.Wait()
+		for _, id := range []uint64{1, 2} {
+			r.driver.exit(id, "its process exited with status 1")
+			synctest.Wait()
+		}
+		if got := r.driver.hurried; !slices.Equal(got, []uint64{2}) {
+			t.Errorf("the ends of %v were hurried, not of the current one's alone", got)
+		}
+	})
 }
 
 // What was asked of a draining generation is not forgotten either.

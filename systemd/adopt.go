@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -31,16 +32,21 @@ func (d *Driver) find(ctx context.Context, id Identity) (state, error) {
 	if err != nil {
 		return state{}, fmt.Errorf("adopt: %w", err)
 	}
-	if !id.is(s) {
+	runs := s.running()
+	if !runs {
+		if runs, err = d.outlasted(ctx, id.Unit, s); err != nil {
+			return state{}, fmt.Errorf("adopt: %w", err)
+		}
+	}
+	if !runs || !id.is(s) {
 		return state{}, fmt.Errorf("adopt unit %s: %w", id.Unit, ErrGone)
 	}
 	return s, nil
 }
 
-// is tells whether a unit's state is that of a run that was recorded, which
-// still runs.
+// is tells whether a unit's state is that of a run that was recorded.
 func (id Identity) is(s state) bool {
-	return s.running() && s.invocation != "" && (id.Invocation == "" || s.invocation == id.Invocation)
+	return s.invocation != "" && (id.Invocation == "" || s.invocation == id.Invocation)
 }
 
 // Lives asks a manager that no Driver is for, the user's own or the machine's,
@@ -57,14 +63,24 @@ func Lives(ctx context.Context, user bool, id Identity) error {
 	if err != nil {
 		return fmt.Errorf("read unit %s: %w", id.Unit, err)
 	}
-	if !id.is(stateOf(p)) {
+	s := stateOf(p)
+	runs := s.running()
+	if !runs && s.active != "" {
+		left, err := b.processes(ctx, id.Unit)
+		if err != nil && !errors.Is(err, errNoUnit) {
+			return fmt.Errorf("list processes of unit %s: %w", id.Unit, err)
+		}
+		runs = len(left) > 0
+	}
+	if !runs || !id.is(s) {
 		return fmt.Errorf("unit %s: %w", id.Unit, ErrGone)
 	}
 	return nil
 }
 
 // Adopt takes over a unit that was started before, or gives ErrGone. With no
-// invocation known, what runs in the unit is taken.
+// invocation known, what runs in the unit is taken. A run is taken as well whose main
+// process has ended and others have not: Done is closed then, and Clear ends it.
 func (d *Driver) Adopt(ctx context.Context, id Identity) (*Unit, error) {
 	s, err := d.find(ctx, id)
 	if err != nil {
@@ -86,9 +102,10 @@ type Found struct {
 	Generation uint64
 	Release    string
 	Identity   Identity
+	Left       bool // its main process has ended, others have not
 }
 
-// Found lists the generations whose units run.
+// Found lists the generations whose units run, or have processes that outlast them.
 func (d *Driver) Found(ctx context.Context) ([]Found, error) {
 	var names []string
 	err := d.link.again(ctx, func(ctx context.Context, b bus) (err error) {
@@ -108,8 +125,14 @@ func (d *Driver) Found(ctx context.Context) ([]Found, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.running() {
-			found = append(found, Found{generation, release, Identity{name, s.invocation}})
+		runs := s.running()
+		if !runs {
+			if runs, err = d.outlasted(ctx, name, s); err != nil {
+				return nil, err
+			}
+		}
+		if runs {
+			found = append(found, Found{generation, release, Identity{name, s.invocation}, !s.running()})
 		}
 	}
 	return found, nil

@@ -18,6 +18,8 @@ type bus interface {
 	resetFailed(ctx context.Context, unit string) error
 	// properties gives all properties of all of the unit's interfaces.
 	properties(ctx context.Context, unit string) (map[string]any, error)
+	// processes gives those of the unit's control group, with all below it.
+	processes(ctx context.Context, unit string) ([]int, error)
 	// list gives the names of the loaded units that match pattern.
 	list(ctx context.Context, pattern string) ([]string, error)
 	// systemState is the manager's own state: "running", "stopping" and others.
@@ -40,6 +42,7 @@ var (
 type state struct {
 	load, loadError string
 	kind            string // Type=
+	killMode        string // KillMode=
 	active, sub     string // ActiveState, SubState
 	invocation      string // 32 hex digits, "" when it does not run and is not remembered
 	result          string
@@ -61,7 +64,8 @@ type command struct {
 	code, status int // as of the main process; code 0: none
 }
 
-// running tells whether there may be a process of the unit.
+// running tells whether the unit runs by systemd's word. There may be processes of
+// one that does not: see remnant.
 func (s state) running() bool {
 	return s.active != "inactive" && s.active != "failed" && s.active != ""
 }
@@ -86,7 +90,7 @@ func stateOf(p map[string]any) state {
 		return 0
 	}
 	s := state{
-		load: text("LoadState"), kind: text("Type"), active: text("ActiveState"), sub: text("SubState"),
+		load: text("LoadState"), kind: text("Type"), killMode: text("KillMode"), active: text("ActiveState"), sub: text("SubState"),
 		result: text("Result"), statusText: text("StatusText"),
 		mainPID: int(number("MainPID")),
 		code:    int(number("ExecMainCode")), status: int(number("ExecMainStatus")),

@@ -21,6 +21,7 @@ const dialLimit = 10 * time.Second
 // calls, one for signals.
 type systemdBus struct {
 	conn   *sd.Conn
+	system dbus.BusObject     // systemd's manager, for what conn has no method for
 	cancel context.CancelFunc // closes both connections
 	names  chan string
 	lost   chan struct{} // closed when either connection is
@@ -94,7 +95,8 @@ func open(parent context.Context, address string, hello bool) (bus, error) {
 		cancel()
 		return nil, fmt.Errorf("connect to systemd at %s: %w", address, err)
 	}
-	b := &systemdBus{conn: conn, cancel: cancel, names: make(chan string), lost: make(chan struct{})}
+	system := raw[0].Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
+	b := &systemdBus{conn: conn, system: system, cancel: cancel, names: make(chan string), lost: make(chan struct{})}
 	b.pumped.Add(1)
 	go b.pump(raw, signals)
 	if err := conn.Subscribe(); err != nil {
@@ -200,6 +202,20 @@ func (b *systemdBus) resetFailed(ctx context.Context, unit string) error {
 func (b *systemdBus) properties(ctx context.Context, unit string) (map[string]any, error) {
 	p, err := b.conn.GetAllPropertiesContext(ctx, unit)
 	return p, b.explain(ctx, err)
+}
+
+func (b *systemdBus) processes(ctx context.Context, unit string) ([]int, error) {
+	var list []struct {
+		Group   string
+		PID     uint32
+		Command string
+	}
+	err := b.system.CallWithContext(ctx, "org.freedesktop.systemd1.Manager.GetUnitProcesses", 0, unit).Store(&list)
+	pids := make([]int, 0, len(list))
+	for _, p := range list {
+		pids = append(pids, int(p.PID))
+	}
+	return pids, b.explain(ctx, err)
 }
 
 func (b *systemdBus) list(ctx context.Context, pattern string) ([]string, error) {

@@ -9,7 +9,8 @@
 // A generation that is a unit outlives proxyd by itself, has limits, a user and
 // a sandbox of its own, its lines are in the journal under its own name, and
 // nothing that it forks gets away: the control group holds it all. What the exec
-// driver must find out is simply known here.
+// driver must find out is simply known here, though not by the unit's state alone:
+// that is of the main process and of what the unit's rules look after.
 //
 // # Invariants
 //
@@ -27,6 +28,11 @@
 //   - Nothing in a release or a generation leaves its place in a unit's name:
 //     it is escaped as systemd-escape(1) does, read back only if it is exactly
 //     what would be written, and units that do not read so are not touched.
+//   - A unit has ended when its control group is empty as well. What the unit's rules
+//     spare (KillMode=process, none; SendSIGKILL=no), or did not end by KILL, goes on
+//     accepting from the sockets that it has, while systemd calls the unit inactive.
+//     Clear and Finish end it, Found and Adopt find it, and Start starts nothing
+//     beside it (remnant.go).
 //   - After an error of Start nothing of the unit runs.
 //
 // # The start, and what ready means

@@ -52,7 +52,7 @@ type Driver struct {
 
 	life    context.Context // ends with Close
 	end     context.CancelFunc
-	running sync.WaitGroup // link.run and every Unit's watch
+	running sync.WaitGroup // link.run, every Unit's watch and what seeOffLater began
 
 	mu    sync.Mutex
 	units map[string]*Unit // those watched, by name
@@ -131,6 +131,20 @@ func (d *Driver) Check(ctx context.Context, generation uint64, release string) e
 		return err
 	}
 	return d.CheckUnit(ctx, name)
+}
+
+// Spares tells the KillMode= of a generation's unit where it spares processes when
+// the main one ends (systemd.kill(5)); "" where it spares none.
+func (d *Driver) Spares(ctx context.Context, generation uint64, release string) (killMode string, err error) {
+	name, err := d.UnitName(generation, release)
+	if err != nil {
+		return "", err
+	}
+	s, err := d.link.read(ctx, name)
+	if err != nil || s.killMode != "process" && s.killMode != "none" {
+		return "", err
+	}
+	return s.killMode, nil
 }
 
 // oneShot is the Type= of units that run something to its end.

@@ -233,68 +233,6 @@ func TestAUnitThatEndsForWantOfMemory(t *testing.T) {
 	})
 }
 
-// What RemainAfterExit= keeps active when its process has ended has ended, for who
-// started it and for who takes it over, and can be started again.
-func TestAUnitThatRemainsHasEnded(t *testing.T) {
-	booted.Within(t, func(t *testing.T) {
-		unitFile(t, "web@.service", "Type=notify\nNotifyAccess=all\nRemainAfterExit=yes\n"+
-			"ExecStart=sh -c 'trap \"exit 0\" TERM; systemd-notify --ready; while :; do sleep 0.01; done'\n")
-		d := newTestDriver(t, "web@{generation}.service")
-		var last Identity
-		for range 2 {
-			u := start(t, d, 1, "v1")
-			if u.Identity() == last {
-				t.Error("two runs have one invocation id")
-			}
-			last = u.Identity()
-			await(t, u.Ready(), "READY=1")
-			if err := u.Signal(syscall.SIGTERM); err != nil {
-				t.Fatal(err)
-			}
-			await(t, u.Done(), "its end")
-			const want = "its process exited with status 0"
-			if got := u.Exit(); got != want || u.PID() != 0 {
-				t.Errorf("its end is told as %q, its process is %d", got, u.PID())
-			}
-			if now := run(t, "systemctl", "show", "-P", "SubState", u.Name()); now != "exited\n" {
-				t.Errorf("to systemd it is %s", now)
-			}
-			other := newTestDriver(t, "web@{generation}.service")
-			again, err := other.Adopt(t.Context(), last)
-			if err != nil {
-				t.Fatal(err)
-			}
-			await(t, again.Done(), "the end of what was taken over")
-			if got := again.Exit(); got != want {
-				t.Errorf("the end of what was taken over is told as %q", got)
-			}
-			if err := u.Clear(t.Context()); err != nil {
-				t.Error(err)
-			}
-			if state := run(t, "systemctl", "list-units", "--all", "--no-legend", "web@*"); state != "" {
-				t.Errorf("systemd still knows of %s", state)
-			}
-		}
-	})
-}
-
-// What runs something to its end is refused before it runs.
-func TestAOneShotIsNotStarted(t *testing.T) {
-	booted.Within(t, func(t *testing.T) {
-		unitFile(t, "web@.service", "Type=oneshot\nExecStart=touch /run/oneshot\n")
-		d := newTestDriver(t, "web@{generation}.service")
-		if _, err := d.Start(t.Context(), 1, "v1", new(identityList).record); !errors.Is(err, errOneShot) {
-			t.Error(err)
-		}
-		if err := d.Check(t.Context(), 1, "v1"); !errors.Is(err, errOneShot) {
-			t.Error("check says", err)
-		}
-		if _, err := os.Stat("/run/oneshot"); err == nil {
-			t.Error("it was started")
-		}
-	})
-}
-
 // What cannot begin is an error, with what systemd had to say.
 func TestAUnitThatCannotBegin(t *testing.T) {
 	booted.Within(t, func(t *testing.T) {

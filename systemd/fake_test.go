@@ -3,6 +3,7 @@ package systemd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,6 +23,8 @@ type fakeSystemd struct {
 	dialErr error
 	conns   []*fakeBus
 	hangs   *fakeBus // gives no answer
+	left    []int    // processes of its control group
+	kills   []string // who was sent which signal
 }
 
 type fakeBus struct {
@@ -87,9 +90,30 @@ func (b *fakeBus) stop(context.Context, string) (<-chan string, error) {
 	b.f.set("ActiveState", "inactive", "MainPID", uint32(0))
 	return nil, b.call()
 }
-func (b *fakeBus) kill(context.Context, string, string, int32) error { return b.call() }
-func (b *fakeBus) resetFailed(context.Context, string) error         { return b.call() }
-func (b *fakeBus) list(context.Context, string) ([]string, error)    { return nil, b.call() }
+func (b *fakeBus) kill(_ context.Context, _, who string, signal int32) error {
+	b.f.mu.Lock()
+	defer b.f.mu.Unlock()
+	b.f.kills = append(b.f.kills, fmt.Sprint(who, " ", signal))
+	return b.call()
+}
+
+func (b *fakeBus) processes(context.Context, string) ([]int, error) {
+	b.f.mu.Lock()
+	defer b.f.mu.Unlock()
+	return b.f.left, b.call()
+}
+
+func (b *fakeBus) resetFailed(context.Context, string) error { return b.call() }
+func (b *fakeBus) list(context.Context, string) ([]string, error) {
+	return []string{"web@1.service"}, b.call()
+}
+
+// leave sets which processes of the control group do not end.
+func (f *fakeSystemd) leave(pids ...int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = pids
+}
 
 func (b *fakeBus) systemState(context.Context) (string, error) {
 	b.f.mu.Lock()

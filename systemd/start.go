@@ -74,7 +74,7 @@ func (d *Driver) StartUnit(ctx context.Context, name string, record func(Identit
 func (d *Driver) giveUp(ctx context.Context, name string) error {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 	defer cancel()
-	return d.finish(late, name, 0)
+	return d.finish(late, name, 0, nil)
 }
 
 var errRecord = errors.New("its identity could not be kept")
@@ -87,6 +87,12 @@ func (d *Driver) begin(ctx context.Context, u *Unit, record func(Identity) error
 	}
 	if before.running() || before.job {
 		return ErrRunning
+	}
+	switch outlasted, err := d.outlasted(ctx, u.name, before); {
+	case err != nil:
+		return err
+	case outlasted:
+		return fmt.Errorf("%w: systemd calls it ended, and not all of its processes have (systemctl kill --signal=KILL %s)", ErrRunning, u.name)
 	}
 	if before.kind == oneShot {
 		return errOneShot

@@ -12,8 +12,6 @@ import (
 // clearGrace is what Clear leaves a unit to end by its own rules.
 const clearGrace = 5 * time.Second
 
-const sigkill = int32(syscall.SIGKILL)
-
 // Unit is one run of a generation's unit. A goroutine watches it until it has
 // ended or the Driver is closed.
 type Unit struct {
@@ -36,6 +34,7 @@ type Unit struct {
 	last       state
 	result     string // of the start job
 	exit       string
+	left       []int // processes that outlast it
 }
 
 // claim makes name ours, so that no two of our runs share a unit.
@@ -320,13 +319,19 @@ func (u *Unit) Kill() error {
 
 // Clear has systemd stop what is left of the unit, by the unit's own rules for
 // some seconds and then with KILL, and forget that it failed. It returns when
-// nothing of it runs, or ctx ends. The unit is not ours any more
-// then, so that the same generation can be started again.
-func (u *Unit) Clear(ctx context.Context) error {
+// nothing of it runs, also nothing that outlasts it, or ctx ends. The unit is not
+// ours any more then, so that the same generation can be started again.
+func (u *Unit) Clear(ctx context.Context) error { return u.clear(ctx, clearGrace) }
+
+// Finish is Clear that leaves the unit all the time that its own rules give it
+// (TimeoutStopSec=), for ExecStopPost= and for what the main process left.
+func (u *Unit) Finish(ctx context.Context) error { return u.clear(ctx, byItsRules) }
+
+func (u *Unit) clear(ctx context.Context, grace time.Duration) error {
 	if u.replaced() {
 		return nil
 	}
-	if err := u.driver.finish(ctx, u.name, clearGrace); err != nil {
+	if err := u.driver.finish(ctx, u.name, grace, u.leave); err != nil {
 		return err
 	}
 	select {

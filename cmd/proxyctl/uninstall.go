@@ -209,6 +209,11 @@ func (p places) end(name string, s installed) (others []string, err error) {
 		if err := p.systemctl(append([]string{"stop", "--"}, unitNames(list)...)...); err != nil {
 			return nil, err
 		}
+		for _, unit := range unitNames(list) {
+			// What its KillMode= spares would go on serving. One of which nothing is left
+			// is not loaded any more, which is the error.
+			_ = p.systemctl("kill", "--signal=KILL", "--", unit)
+		}
 	}
 	if s.Driver == "exec" { // proxyd has ended them
 		return nil, nil

@@ -31,5 +31,13 @@ func (c *checking) checkTemplate(ctx context.Context, release string) error {
 	if err := units.Check(ctx, highGeneration, label); err != nil {
 		return fmt.Errorf("check unit: %w", err)
 	}
+	spares, err := units.Spares(ctx, highGeneration, label)
+	if err != nil {
+		return fmt.Errorf("check unit: %w", err)
+	}
+	if spares != "" {
+		c.say("warning", "KillMode=%s in %s spares processes that its main process leaves: proxyd ends them itself, with TERM and after 5 s with KILL, and the generation has not ended before; write KillMode=mixed there, or leave the line out",
+			spares, b.Unit)
+	}
 	return nil
 }

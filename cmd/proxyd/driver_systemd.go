@@ -309,6 +309,9 @@ func (d *systemdDriver) Found(ctx context.Context) ([]backend.Found, error) {
 			f.ID, f.Release = notes[i].Generation, notes[i].Release
 			known.socketNote = notes[i].Identity.socketNote
 		}
+		if i < 0 && u.Left {
+			continue // what somebody's unit left behind is no generation
+		}
 		if f.ID == 0 {
 			d.log.Warn("a unit of the template is no generation that is known", "unit", u.Identity.Unit)
 			continue
@@ -334,6 +337,6 @@ func (d *systemdDriver) Release(id uint64) {
 	d.sockets.release(id)
 }
 
-// clearLimit bounds the wait for what is left of a unit. It is far beyond what
-// systemd takes to kill.
+// clearLimit is how long the end of a unit is waited for before that is told. It is
+// far beyond what systemd takes to kill.
 const clearLimit = time.Minute

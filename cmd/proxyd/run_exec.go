@@ -90,7 +90,7 @@ func (r *execRun) Exit() string {
 }
 
 // Clear ends what the main process left behind.
-func (r *execRun) Clear(context.Context) {
+func (r *execRun) Clear(context.Context, bool) {
 	err := errors.Join(r.process.Clear(), r.notify.Close())
 	if err != nil {
 		r.driver.log.Warn("cannot clear up after a generation", "generation", r.launch.ID, "error", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"strings"
@@ -26,6 +27,7 @@ var (
 	_ backend.Run      = (*systemdRun)(nil)
 	_ backend.Reacher  = (*systemdRun)(nil)
 	_ backend.Strander = (*systemdRun)(nil)
+	_ backend.Lingerer = (*systemdRun)(nil)
 	_ backend.Starter  = (*systemdRun)(nil)
 )
 
@@ -111,14 +113,33 @@ func (r *systemdRun) ask(what string, call func() error) {
 	}
 }
 
-// Clear ends what the main process left behind.
-func (r *systemdRun) Clear(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, clearLimit)
-	defer cancel()
-	if err := r.driver.explainEnd(r.unit, r.unit.Clear(ctx)); err != nil {
-		r.driver.log.Warn("cannot clear up after a generation", "generation", r.launch.ID, "unit", r.unit.Name(), "error", err)
+// Clear waits for the end of all that is in the unit: by the unit's own rules, or
+// where clients wait with KILL after some seconds. It has no limit of its own: a
+// process that is left may accept from the generation's sockets, so these must be
+// given to no other while there is one, and the next proxyd finds it.
+func (r *systemdRun) Clear(ctx context.Context, hurry bool) {
+	end := r.unit.Finish
+	if hurry {
+		end = r.unit.Clear
+	}
+	for {
+		limited, cancel := context.WithTimeout(ctx, clearLimit)
+		err := r.driver.explainEnd(r.unit, end(limited))
+		again := limited.Done()
+		if err != nil && ctx.Err() == nil && !errors.Is(err, systemd.ErrClosed) {
+			r.driver.log.Warn("a generation has not ended yet, so its sockets stay its own", "generation", r.launch.ID,
+				"unit", r.unit.Name(), "error", err, "left", r.unit.Left())
+			<-again
+		}
+		cancel()
+		if err == nil || ctx.Err() != nil || errors.Is(err, systemd.ErrClosed) {
+			return
+		}
 	}
 }
+
+// Left says what Clear waits for once the main process has ended.
+func (r *systemdRun) Left() string { return r.unit.Left() }
 
 // Reach connects to this very generation where its address is everybody's.
 func (r *systemdRun) Reach(ctx context.Context, listener string) (net.Conn, bool, error) {
