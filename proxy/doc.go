@@ -122,6 +122,8 @@
 //     no tag: those under way at the switch are waited for one by one.
 //     Looks are rare while nothing changes, and take a 25th of a processor at
 //     most. A status costs one look.
+//   - What is no generation any more may accept until it has ended. Its member is
+//     lent to nobody before (withhold.go).
 //   - A generation that got no member is relayed, and stays so: a running process
 //     cannot be handed a socket. What was considered to make its own socket a
 //     member: a second socket at its start breaks programs that take exactly one;

@@ -37,8 +37,11 @@ type systemdDriver struct {
 	runs map[string]*systemdRun // by unit: whose processes may fetch sockets
 	lost []runNote              // those that run and could not be taken over
 
+	leaving []runNote // those whose members are withheld until they have ended
+
 	swept  chan struct{} // closed when it is known which units are ours
 	settle sync.Once
+	ending chan struct{} // closed by close
 }
 
 var _ backend.Driver = (*systemdDriver)(nil)
@@ -86,12 +89,13 @@ func newSystemdDriver(ctx context.Context, live *atomic.Pointer[Config], process
 	}
 	return &systemdDriver{
 		units: units, scope: c.Backend.scope(), processes: processes, config: live, service: c.Name, sockets: sockets, log: log,
-		runs: map[string]*systemdRun{}, swept: make(chan struct{}),
+		runs: map[string]*systemdRun{}, swept: make(chan struct{}), ending: make(chan struct{}),
 	}, nil
 }
 
 // close ends the watching; the units run on.
 func (d *systemdDriver) close() {
+	close(d.ending)
 	d.units.Close()
 	d.calls.Wait()
 }

@@ -17,6 +17,8 @@ import (
 // the template may be somebody else's, another service's or the operator's own.
 func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
 	defer d.settle.Do(func() { close(d.swept) })
+	d.withholdLeaving(ctx, keep)
+	defer d.readmitLeft()
 	units := map[string]bool{}
 	d.mu.Lock()
 	for name, run := range d.runs {
