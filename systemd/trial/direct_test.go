@@ -117,9 +117,16 @@ func TestTheLinesOfAGroup(t *testing.T) {
 		if path, why := pathOf(t, "web"); path != "relay" || !strings.Contains(why, "ReusePort=yes") {
 			t.Errorf("an ordinary unit: path %s, %q", path, why)
 		}
+		// One after the other: a proxyd that fails is started again and again, and such a
+		// start, queued meanwhile, would cancel the stop of the socket that it wants.
+		stop := func() {
+			t.Helper()
+			run(t, "systemctl", "stop", "proxyd@web.service")
+			run(t, "systemctl", "stop", "proxyd@web.socket")
+		}
 		says := func(n int, config, want string) {
 			t.Helper()
-			run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
+			stop()
 			write(t, "/etc/proxyd/web.toml", config)
 			membersOf(t, webPort, n)
 			try(t, "systemctl", "start", "proxyd@web.socket")
@@ -132,7 +139,7 @@ func TestTheLinesOfAGroup(t *testing.T) {
 		says(2, config, "add the line ListenStream=[::]:443 to it 10 more times")
 		insists := strings.Replace(config, "[stop]", "path = \"direct\"\n[stop]", 1)
 		says(1, insists, "add the line ListenStream=[::]:443 to it 11 more times")
-		run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
+		stop()
 		write(t, "/etc/proxyd/web.toml", insists)
 		membersOf(t, webPort, 3)
 		run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
