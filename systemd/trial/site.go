@@ -52,6 +52,10 @@ func releases(t *testing.T, name string, labels ...string) {
 	t.Cleanup(func() { os.RemoveAll("/srv/" + name) })
 }
 
+// lines is how often the .socket unit repeats its ListenStream= line: one to
+// hold, and one for each generation that may run at a time.
+const lines = 6
+
 // Over which path the services of a test are installed.
 const (
 	relay  = "relay"
@@ -78,6 +82,16 @@ func members() []string {
 		return []string{"--members", strconv.Itoa(lines)}
 	}
 	return nil
+}
+
+// pathOf gives the path that status shows of a service, and why it is the relay.
+func pathOf(t *testing.T, name string) (path, reason string) {
+	t.Helper()
+	st := mustStatus(t, name)
+	if len(st.Listeners) != 1 {
+		t.Fatalf("status shows %d listeners", len(st.Listeners))
+	}
+	return st.Listeners[0].Path, st.Listeners[0].Reason
 }
 
 // mustTakeItsPath wants the current generation of a service on the path that it

