@@ -121,7 +121,7 @@
 //     a worker, forked. It needs no right to look at processes. A handshake has
 //     no tag: those under way at the switch are waited for one by one.
 //     Looks are rare while nothing changes, and take a 25th of a processor at
-//     most. A status costs one look.
+//     most. A status costs one look, and cmd/proxyd bounds how many there are.
 //   - What is no generation any more may accept until it has ended. Its member is
 //     lent to nobody before (withhold.go).
 //   - A generation that got no member is relayed, and stays so: a running process

@@ -31,6 +31,9 @@ type directPath struct {
 	groups []*listenerGroup
 	kept   []int // descriptors that generations hold for the next proxyd
 	log    hclog.Logger
+	// counting has what is in flight counted, by whoever may wait for it: not by the
+	// supervisor.
+	counting *counting
 	// switched is told of each generation that new connections were steered to, and
 	// of one of its sockets. The supervisor waits for it.
 	switched func(id uint64, fd int)
@@ -43,7 +46,9 @@ type directPath struct {
 }
 
 func newDirectPath(log hclog.Logger) *directPath {
-	return &directPath{reasons: map[uint64]string{}, formers: map[uint64]*proxy.Former{}, apart: map[string]bool{}, log: log}
+	p := &directPath{reasons: map[uint64]string{}, formers: map[uint64]*proxy.Former{}, apart: map[string]bool{}, log: log}
+	p.counting = newCounting(p.count)
+	return p
 }
 
 // openDirect makes the direct path of the listeners that d.proxy serves. Where
@@ -288,8 +293,7 @@ func (p *directPath) inFlight(id uint64) uint64 {
 	return p.direct.InFlight(id)
 }
 
-// count brings the counts up to date. It is not done by the supervisor, who must
-// not wait for it.
+// count brings the counts up to date, for counting.
 func (p *directPath) count() {
 	p.countFormers()
 	if p.direct == nil {

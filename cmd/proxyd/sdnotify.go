@@ -107,7 +107,7 @@ func (t *teller) look(ctx context.Context) (again time.Duration, err error) {
 
 // show says what proxyd serves, if that is news.
 func (t *teller) show(ctx context.Context) error {
-	t.direct.count()
+	t.direct.counting.unlessResting()
 	st, answered, err := t.status(ctx)
 	if err != nil || !answered {
 		return err

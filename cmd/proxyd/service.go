@@ -21,7 +21,7 @@ type service struct {
 var _ control.Service = (*service)(nil)
 
 func (s *service) Status(ctx context.Context) (control.Status, error) {
-	s.direct.count()
+	s.direct.counting.fresh()
 	st, err := s.supervisor.Status(ctx)
 	if err != nil {
 		return control.Status{}, asControl(err)
@@ -182,7 +182,7 @@ func (s *service) result(ctx context.Context, a backend.Answered, err error) (co
 		Generation: a.Gen, Release: a.Release, Previous: a.Outcome.Previous,
 		Switched: a.Switched, Started: a.Started, Message: a.Reason,
 	}
-	s.direct.count()
+	s.direct.counting.unlessResting() // a switch is answered at once
 	st, err := s.supervisor.Status(ctx)
 	if err != nil {
 		return r, nil // it was done all the same
