@@ -50,8 +50,8 @@ type Direct struct {
 	turn    uint64 // counts the changes of steering
 	broken  error  // why no member is lent any more
 
-	whose func(inode uint32) string
-	lent  uint64 // counts what was lent and given back
+	whose  func(inode uint32) string
+	unsure bool // something happened since the last recheck
 
 	counting sync.Mutex // one look at the sockets at a time; never taken under mu
 	diag     *diag
@@ -148,6 +148,7 @@ func (d *Direct) steer(to int) error {
 		}
 	}
 	d.turn++
+	d.unsure = true
 	if d.to >= 0 {
 		d.members[d.to].left = d.turn
 	}

@@ -101,7 +101,8 @@
 //
 //   - An index is the order of listen(2), and closing a member moves the last one
 //     to its place. So members are never closed, and the index of each is checked
-//     before it is lent: a connection that is aimed at it must arrive there. One
+//     before it is lent: a connection that is aimed at it must arrive there. After
+//     every change the places of all are read back (recheck.go). A connection
 //     of our own is aimed by its source address and port, which only we can have;
 //     the program knows them while it connects. Readiness checks reach a
 //     generation that gets no client in the same way.

@@ -67,8 +67,7 @@ func (d *Direct) watch() {
 	pause := firstLook
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var looked time.Time   // for strangers
-	var changes uint64     // that the look was for
+	var checked time.Time  // the places of the members
 	runtime.LockOSThread() // its CPU time is measured
 	defer runtime.UnlockOSThread()
 	for {
@@ -83,19 +82,18 @@ func (d *Direct) watch() {
 		changed, wanted := d.lookAtDraining()
 		fewer, late := d.settle()
 		changed, wanted = changed || fewer, wanted || late
-		since := time.Since(looked)
-		now := d.changes()
-		if now != changes && since >= strangersPause {
-			d.lookForStrangers()
-			looked, changes = time.Now(), now
+		since := time.Since(checked)
+		if d.changed() && since >= recheckPause {
+			checked = time.Now()
+			d.recheck()
 		}
 		cost := threadTime() - before
-		if !wanted && now == changes {
+		if !wanted && !d.changed() {
 			timer.Stop()
 			continue
 		}
 		if !wanted {
-			timer.Reset(strangersPause - since)
+			timer.Reset(max(recheckPause-since, firstLook))
 			continue
 		}
 		if changed {
@@ -105,18 +103,6 @@ func (d *Direct) watch() {
 		}
 		timer.Reset(max(pause, min(lookShare*cost, mostPause)))
 	}
-}
-
-// changes counts what may have gone before a stranger came, or its end: a switch,
-// a member that was lent or came back. A generation opens its sockets after one, and
-// before the next.
-func (d *Direct) changes() uint64 {
-	if d.former {
-		return 0
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.turn + d.lent
 }
 
 // threadTime is the CPU time of this thread. Not the time that passed: on a busy

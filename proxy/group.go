@@ -62,20 +62,21 @@ func (d *Direct) alone(g *group, before bool) error {
 	if err != nil {
 		return err
 	}
-	strangers, wrong, err := strangersOf(d.diag, g, known)
+	now, err := g.listening(d.diag, known)
 	if err == nil && len(known) != len(g.fds) {
 		err = fmt.Errorf("%w: the same socket is there twice", ErrGroup)
 	}
-	if err == nil && len(strangers) > 0 && !before {
-		err = fmt.Errorf("%w: %d sockets of somebody else listen there as well", ErrGroup, len(strangers))
+	if err == nil && len(now.strangers) > 0 && !before {
+		err = fmt.Errorf("%w: %d sockets of somebody else listen there as well", ErrGroup, len(now.strangers))
 	}
-	if err == nil && wrong > 0 {
+	if err == nil && now.wrong > 0 {
 		err = fmt.Errorf("%w: %w", ErrGroup, errUntold)
 	}
 	if err != nil {
 		return fmt.Errorf("steer listener %q at %s: %w", g.name, g.addr, err)
 	}
-	d.tellStrangers(g, strangers)
+	g.places = now.members
+	d.tellStrangers(g, now.strangers)
 	return nil
 }
 

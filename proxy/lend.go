@@ -13,6 +13,7 @@ import (
 // lending is what is known of one member.
 type lending struct {
 	generation uint64                // 0: nobody's
+	last       uint64                // whose it was before it came back; 0: nobody's
 	left       uint64                // turn at which it was last steered away from
 	back       *comeBack             // nil: late is known
 	late       map[uint64]socketSeen // handshakes that may still come to it, by cookie; never changed
@@ -69,7 +70,7 @@ func (d *Direct) Lend(ctx context.Context, generation uint64) (member int, fds [
 			if err = d.check(ctx, member); err == nil {
 				d.mu.Lock()
 				d.tallies[generation] = &tally{generation: generation, member: member, left: never}
-				d.lent++
+				d.unsure = true
 				d.wake()
 				d.mu.Unlock()
 				return member, fds, nil
@@ -194,9 +195,9 @@ func (d *Direct) Return(generation uint64) {
 		return
 	}
 	delete(d.tallies, generation)
-	d.lent++
+	d.unsure = true
 	d.wake()
-	d.members[t.member].generation = 0
+	d.members[t.member].generation, d.members[t.member].last = 0, generation
 	if t.left != never {
 		d.members[t.member].back = &comeBack{t, t.left}
 		d.wake()

@@ -29,6 +29,7 @@ type group struct {
 	dual   bool  // IPv6 ones that take IPv4 as well
 	fds    []int // members, by index; borrowed
 
+	places    []int                 // members, as the kernel listed them at first
 	strangers map[uint64]socketSeen // that were told of, by cookie; guarded by Direct.counting
 
 	mu     sync.Mutex

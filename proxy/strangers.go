@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,23 +17,26 @@ import (
 // group with strangers is taken only where it was a group of ours alone before, see
 // DirectConfig.Before, and its members are then proven as ever.
 
-// strangersPause is the least between two looks for strangers.
-const strangersPause = time.Second
+// listening is what listens at a group's address.
+type listening struct {
+	members   []int // in the kernel's order
+	wrong     int   // how many of these do not tell their tag
+	strangers map[uint64]socketSeen
+}
 
-// strangersOf gives the sockets of others that listen at a group's address, by
-// cookie, and says how many of ours do not tell their tag.
-func strangersOf(diag *diag, g *group, ours map[uint64]int) (strangers map[uint64]socketSeen, wrong int, err error) {
-	strangers = map[uint64]socketSeen{}
-	err = diag.each(g.family, g.addr.Port, 1<<tcpListen, func(s *socketSeen) {
+func (g *group) listening(diag *diag, ours map[uint64]int) (listening, error) {
+	all := listening{strangers: map[uint64]socketSeen{}}
+	err := diag.each(g.family, g.addr.Port, 1<<tcpListen, func(s *socketSeen) {
 		if i, is := ours[s.cookie]; is {
+			all.members = append(all.members, i)
 			if int(s.tag) != i {
-				wrong++
+				all.wrong++
 			}
 		} else if s.local() == g.listens() {
-			strangers[s.cookie] = *s
+			all.strangers[s.cookie] = *s
 		}
 	})
-	return strangers, wrong, err
+	return all, err
 }
 
 // cookies gives the members of a group by what the kernel knows them by.
@@ -48,25 +50,6 @@ func (g *group) cookies() (map[uint64]int, error) {
 		known[cookie] = i
 	}
 	return known, nil
-}
-
-// lookForStrangers tells of those that came and went since the last look. It is
-// called by watch.
-func (d *Direct) lookForStrangers() {
-	d.counting.Lock()
-	defer d.counting.Unlock()
-	for _, g := range d.groups {
-		ours, err := g.cookies()
-		now := map[uint64]socketSeen{}
-		if err == nil {
-			now, _, err = strangersOf(d.diag, g, ours)
-		}
-		if err != nil {
-			d.log.Warn("cannot look for other sockets at a listener's address", "listener", g.name, "error", err)
-			continue
-		}
-		d.tellStrangers(g, now)
-	}
 }
 
 // tellStrangers logs what is new of a group's strangers, each once.

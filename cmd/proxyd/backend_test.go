@@ -40,6 +40,7 @@ import (
 //	defer       serves whoever has sent something (TCP_DEFER_ACCEPT, tcp(7))
 //	joins       serves, and has a socket of its own at the address that it was
 //	            handed one of
+//	shuts       serves, and at TERM shuts its socket down, rather than closing it
 //	inturn      answers one client after the other, with how many came before
 //	escape      serves, and leaves a grandchild in a session of its own, whose
 //	            number it writes to the file of the next argument
@@ -86,6 +87,7 @@ func runTestBackend(mode string, args []string) {
 		notify("READY=1\nSTATUS=serving for now")
 		go dieWhen(args[0])
 	}
+	shut, _ := unix.FcntlInt(3, unix.F_DUPFD_CLOEXEC, 0)
 	l, err := backendListener(mode, args)
 	if err != nil {
 		fmt.Println("cannot listen:", err)
@@ -102,6 +104,9 @@ func runTestBackend(mode string, args []string) {
 	if mode != "stubborn" {
 		go func() {
 			waitForTerm()
+			if mode == "shuts" {
+				_ = unix.Shutdown(shut, unix.SHUT_RD)
+			}
 			server.Close()
 		}()
 	}

@@ -186,6 +186,13 @@ func (p *directPath) release(id uint64) {
 	}
 }
 
+// recheck is for sockets that somebody had who may have changed them.
+func (p *directPath) recheck() {
+	if p.direct != nil {
+		p.direct.Recheck()
+	}
+}
+
 // forget drops what status shows of a generation.
 func (p *directPath) forget(id uint64) {
 	p.mu.Lock()

@@ -111,6 +111,9 @@ func (s *generationSockets) open(id uint64, config *Config, moves bool) (*keptSo
 		s.kept[id] = k
 	}
 	s.noteSockets(id, k)
+	if k.member != 0 {
+		s.direct.recheck() // what its last run did to its sockets is done
+	}
 	for _, l := range k.handed {
 		// At each start: the flag is the socket's, and a program that had it before
 		// may have changed it.

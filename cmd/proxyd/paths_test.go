@@ -59,6 +59,7 @@ var onOnePath = map[string]string{
 	"TestKilledWithoutTheRightToTrace":                        directOnly, // nobody shares the relay's listeners
 	"TestKilledWithItsHolder":                                 directOnly,
 	"TestWhenTheHolderEnds":                                   directOnly,
+	"TestAProgramThatShutsItsSocketDown":                      directOnly,
 	"TestMovesToTheDirectPath":                                directOnly,
 	"TestAProgramThatJoinsTheListenersGroup":                  directOnly,
 	"TestAColdStartWithWaitingClients":                        directOnly,
