@@ -27,7 +27,10 @@ func (s *Supervisor) start(a Start) Event {
 	ctx, cancel := context.WithCancel(s.ctx)
 	m.endStart = cancel
 	s.tasks.Add(1)
-	go s.starting(ctx, cancel, Launch{ID: id, Release: g.release, Plan: m.plan, Moves: a.Moves})
+	go s.starting(ctx, cancel, Launch{
+		ID: id, Release: g.release, Plan: m.plan, Moves: a.Moves,
+		Staged: s.machine.isStaged(g),
+	})
 	return nil
 }
 

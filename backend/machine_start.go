@@ -34,6 +34,13 @@ func (m *Machine) started(e Started) {
 	}
 }
 
+// isStaged says that g is a new generation that somebody asked for. One that a revert
+// goes back to is not: that must work at once.
+func (m *Machine) isStaged(g *generation) bool {
+	op := m.op
+	return g.state == Starting && op != nil && op.gen == g.id && (op.verb == "stage" || op.verb == "promote")
+}
+
 func (m *Machine) startFailed(e StartFailed) {
 	g := m.gens[e.Gen]
 	if g == nil || g.process != processLaunching {

@@ -27,6 +27,9 @@ type Launch struct {
 	Release string
 	Plan    json.RawMessage // what Driver.Plan fixed for this generation
 	Moves   bool            // it is started for a Wisher: an error where it could be served no better
+	// Staged: somebody asked for this new generation, and nothing depends on it. An
+	// error where it cannot be served as the config insists.
+	Staged bool
 }
 
 // Found is a generation that a Driver sees running, for when the state is lost.

@@ -75,7 +75,7 @@ func (d *execDriver) Start(ctx context.Context, l backend.Launch, record func(js
 		return nil, fmt.Errorf("read plan: %w", err)
 	}
 	run := &execRun{driver: d, config: plan.with(d.config.Load()), launch: l, known: make(chan struct{})}
-	if run.kept, err = d.sockets.open(l.ID, run.config, l.Moves); err != nil {
+	if run.kept, err = d.sockets.open(l.ID, run.config, l); err != nil {
 		return nil, err
 	}
 	argv, env, dir, err := d.commandLine(run)

@@ -148,7 +148,7 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 		return nil, err
 	}
 	run := &systemdRun{driver: d, config: plan.with(d.config.Load()), launch: l}
-	if run.kept, err = d.sockets.open(l.ID, run.config, l.Moves); err != nil {
+	if run.kept, err = d.sockets.open(l.ID, run.config, l); err != nil {
 		return nil, err
 	}
 	name, err := d.unitOf(ctx, l, run)

@@ -40,7 +40,7 @@ func TestAPlanOutlivesAnotherKindOfUnit(t *testing.T) {
 	s := newGenerationSockets(t.TempDir(), []string{"http"}, nil, log)
 	s.direct = newDirectPath(log)
 	lost := systemdPlan{Unit: fixed.Backend.Unit}.with(named)
-	if _, err := s.open(1, lost, false); err == nil || !strings.Contains(err.Error(), "the config has no [[backend.fixed]] any more") {
+	if _, err := s.open(1, lost, backend.Launch{}); err == nil || !strings.Contains(err.Error(), "the config has no [[backend.fixed]] any more") {
 		t.Errorf("a start whose addresses are not in the config: %v", err)
 	}
 	// What runs at such an address is left with its sockets.

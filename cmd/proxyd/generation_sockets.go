@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/backend"
 )
 
 // generationSockets makes and keeps the generations' own sockets, whichever
@@ -94,8 +95,8 @@ func (s *generationSockets) makeDir(id uint64) error {
 // open makes the generation's directory and gives its addresses and the sockets
 // that it is handed, the same as at its last run. What it gives is not changed
 // afterwards, and closed by release. A generation that moves is on the direct path
-// or does not start.
-func (s *generationSockets) open(id uint64, config *Config, moves bool) (*keptSockets, error) {
+// or does not start, and so is one that is staged where the config insists on it.
+func (s *generationSockets) open(id uint64, config *Config, launch backend.Launch) (*keptSockets, error) {
 	if err := s.makeDir(id); err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func (s *generationSockets) open(id uint64, config *Config, moves bool) (*keptSo
 	if k == nil || k.stranded != "" { // its next run is on sockets of today
 		s.direct.unstrand(id)
 		var err error
-		if k, err = s.make(id, config, moves); err != nil {
+		if k, err = s.make(id, config, launch); err != nil {
 			return nil, err
 		}
 		s.kept[id] = k
@@ -144,7 +145,7 @@ func removeSocket(a net.Addr) error {
 
 // make picks the addresses of a generation and, where it is handed its sockets,
 // makes them.
-func (s *generationSockets) make(id uint64, config *Config, moves bool) (*keptSockets, error) {
+func (s *generationSockets) make(id uint64, config *Config, launch backend.Launch) (*keptSockets, error) {
 	if config.Backend.namedByFixed() {
 		return s.takeFixed(config)
 	}
@@ -159,8 +160,12 @@ func (s *generationSockets) make(id uint64, config *Config, moves bool) (*keptSo
 		}
 		return k, err
 	}
-	if moves {
+	switch {
+	case launch.Moves:
 		return nil, fmt.Errorf("move to the direct path: %s", k.why)
+	case launch.Staged && config.Backend.Path == pathDirect && k.why != reasonBinds:
+		return nil, fmt.Errorf("it cannot be on the direct path, as backend.path = \"direct\" demands: %s: %s",
+			k.why, "wait until a generation has drained, end one with `proxyctl retire` or `proxyctl stop`, or write path = \"auto\"")
 	}
 	s.direct.relayed(id, k.why)
 	for _, name := range s.listeners {

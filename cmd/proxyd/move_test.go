@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/backend"
 )
 
 // passMembers passes a group of n sockets, as a .socket unit with n lines does. The
@@ -160,15 +161,57 @@ func TestAMoveNeverEndsOnTheRelay(t *testing.T) {
 	s := newGenerationSockets(shortTempDir(t), []string{"http"}, nil, hclog.NewNullLogger())
 	s.direct = direct
 	config := &Config{}
-	if k, err := s.open(3, config, true); err == nil || !strings.Contains(err.Error(), reasonNoMember) {
+	if k, err := s.open(3, config, backend.Launch{Moves: true}); err == nil || !strings.Contains(err.Error(), reasonNoMember) {
 		t.Errorf("it gets %+v, %v", k, err)
 	}
 	if len(direct.reasons) > 0 || len(s.kept) > 0 {
 		t.Errorf("kept %v, reasons %v", s.kept, direct.reasons)
 	}
-	k, err := s.open(3, config, false)
+	insists := &Config{Backend: BackendConfig{Path: pathDirect}}
+	if k, err := s.open(3, insists, backend.Launch{Staged: true}); err == nil || !strings.Contains(err.Error(), reasonNoMember) {
+		t.Errorf("where the config insists it gets %+v, %v", k, err)
+	}
+	k, err := s.open(3, insists, backend.Launch{})
 	if err != nil || len(k.handed) != 1 {
 		t.Errorf("any other gets %+v, %v", k, err)
 	}
 	s.release(3)
+}
+
+// Where the config insists on the direct path, a promote that finds no free socket
+// is refused, with what to do about it, and is done once there is one. What clients
+// depend on is not: a revert goes back over the relay.
+func TestDirectThatIsDemandedAndCannotBeJustNow(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve"), path: pathDirect, toml: "[promote]\nprobation = \"0s\"\n"})
+	d.passMembers(3)
+	d.startServing()
+	first := dialEcho(t, d.address)
+	d.mustCtl("promote", "v2")
+	second := dialEcho(t, d.address)
+	_, stderr, code := d.ctl("promote", "v3")
+	for _, want := range []string{"no free member", "proxyctl retire", `path = "auto"`} {
+		if code != 5 || !strings.Contains(stderr, want) {
+			t.Errorf("exit code %d, without %q: %s", code, want, stderr)
+		}
+	}
+	if st := d.status(); st.Current != 2 {
+		t.Errorf("generation %d is current", st.Current)
+	}
+	d.mustAnswer("v2")
+	d.mustBeDirect()
+	first.say(t, "hi", "v1 hi")
+	first.conn.Close()
+	d.awaitGeneration(1, "standby")
+	d.mustCtl("retire")
+	d.awaitGeneration(1, "stopped")
+	d.mustCtl("promote", "v3")
+	d.mustAnswer("v3")
+	d.mustBeDirect()
+	d.mustCtl("revert", "--to", "1")
+	d.mustAnswer("v1")
+	if l := d.status().Listeners[0]; l.Path != pathRelay || l.Reason != "no free member; moves by itself" {
+		t.Errorf("listener after the revert: %+v", l)
+	}
+	second.say(t, "hi", "v2 hi")
+	second.conn.Close()
 }

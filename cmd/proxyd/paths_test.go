@@ -64,6 +64,7 @@ var onOnePath = map[string]string{
 	"TestAProgramThatJoinsTheListenersGroup":                  directOnly,
 	"TestAColdStartWithWaitingClients":                        directOnly,
 	"TestAPromoteWhileAHandshakeFromBeforeARestartIsUnderWay": directOnly,
+	"TestDirectThatIsDemandedAndCannotBeJustNow":              directOnly,
 	"TestAMoveThatFails":                                      directOnly,
 	"TestSocketsOfAUnitThatCannotBeSteered":                   eachItself,
 	"TestUnequalLinesOfASocketUnit":                           eachItself,

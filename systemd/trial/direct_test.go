@@ -133,13 +133,21 @@ func TestTheLinesOfAGroup(t *testing.T) {
 		if path, why := pathOf(t, "web"); path != "relay" || why != "it was started on the relay" {
 			t.Errorf("a generation of before: path %s, %q", path, why)
 		}
-		// Three lines: hold, and two generations. The next is the relay's.
+		// Three lines: hold, and two generations. The next is refused, and where the
+		// config leaves it the choice, the relay's.
 		run(t, "proxyctl", "promote", "v1")
 		slow := askFor(t, web, "/drip?n=250")
 		run(t, "proxyctl", "promote", "v2")
 		if path, why := pathOf(t, "web"); path != "direct" {
 			t.Errorf("the second generation: path %s, %q", path, why)
 		}
+		out, code := try(t, "proxyctl", "promote", "v1")
+		if code != 5 || !strings.Contains(out, "no free member") {
+			t.Errorf("a third generation: exit code %d, %s", code, out)
+		}
+		mustAnswer(t, web, "v2")
+		write(t, "/etc/proxyd/web.toml", config)
+		run(t, "systemctl", "restart", "proxyd@web.service")
 		run(t, "proxyctl", "promote", "v1")
 		mustAnswer(t, web, "v1")
 		if path, why := pathOf(t, "web"); path != "relay" || why != "no free member; moves by itself" {
