@@ -19,7 +19,8 @@
 //     second (start time, boot id) and signalled through the descriptor. The
 //     exited main process stays a zombie until Clear, so that its number, which
 //     is also its group's, is not given away.
-//   - After Start gives an error, and after Clear, no process is left.
+//   - After Start gives an error, and after Clear gives none, no process is left that
+//     proxyd may kill. Clear gives an error as long as there is one that it may not.
 //   - A generation outlives a proxyd that is killed. Its output is a FIFO that
 //     the program itself holds open for reading and writing, so that it gets
 //     no SIGPIPE (fifo(7), pipe(7)); the next proxyd opens the same FIFO again.

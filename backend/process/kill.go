@@ -28,26 +28,33 @@ func (p *Process) Kill() error {
 }
 
 // Clear ends what the main process has left behind, waits for its zombie and
-// gives up all descriptors. It waits for Done first; only the first call does
-// anything.
+// gives up all descriptors. It waits for Done first. With an error something is
+// left, as the kernel holds it or proxyd may not kill it; then nothing was given up,
+// and Clear is to be called again. After one without an error it does nothing.
 func (p *Process) Clear() error {
-	p.clearOnce.Do(func() {
-		select {
-		case <-p.done:
-		case <-p.driver.closed:
-			return // Close has given up everything
-		}
-		killed, err := killAll(p.members)
-		if err != nil {
-			p.clearErr = fmt.Errorf("clear generation %d: %w", p.generation, err)
-		}
-		for _, s := range killed {
-			p.driver.log.Info("ended left-over process", "generation", p.generation, "pid", s.pid)
-		}
-		children.reapOrphans()
-		p.release()
-	})
-	return p.clearErr
+	p.clearing.Lock()
+	defer p.clearing.Unlock()
+	if p.cleared {
+		return nil
+	}
+	select {
+	case <-p.done:
+	case <-p.driver.closed:
+	}
+	if p.driver.isClosed() {
+		return nil // Close has given up everything
+	}
+	killed, err := killAll(p.members)
+	for _, s := range killed {
+		p.driver.log.Info("ended left-over process", "generation", p.generation, "pid", s.pid)
+	}
+	if err != nil {
+		return fmt.Errorf("clear generation %d: %w", p.generation, err)
+	}
+	children.reapOrphans()
+	p.release()
+	p.cleared = true
+	return nil
 }
 
 // killAll kills what list gives until it gives nothing, and tells whom.

@@ -79,8 +79,8 @@ type Process struct {
 	known    map[int]uint64 // start times of those that belong to it
 	released bool           // nothing is held any more that makes marks unique
 
-	clearOnce sync.Once
-	clearErr  error
+	clearing sync.Mutex // one Clear at a time
+	cleared  bool
 }
 
 // Start starts a program. record is called with the identity of its process

@@ -33,6 +33,9 @@ import (
 //	stubborn    serves, and ignores TERM
 //	closes      serves, and has closed every descriptor that it was not told of
 //	hidden      serves, and lets nobody but root trace it
+//	rooted      serves, and leaves a process that becomes root's by the program of the
+//	            next argument, serves as well, and writes its number to the file of
+//	            the one after
 //	lean        answers each connection's first bytes with its generation, and
 //	            closes; see serveLean
 //	slow        answers one client after the other, once the file of the next
@@ -74,6 +77,18 @@ func runTestBackend(mode string, args []string) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
+	case "rooted":
+		if err := leaveRooted(args[0], args[1]); err != nil {
+			fmt.Println("cannot leave a process:", err)
+			os.Exit(1)
+		}
+	case "root": // what rooted leaves
+		signal.Ignore(syscall.SIGTERM)
+		if err := unix.Setresuid(0, 0, 0); err != nil {
+			os.Exit(1)
+		}
+		_ = os.WriteFile(args[0]+".new", []byte(strconv.Itoa(os.Getpid())), 0o644)
+		_ = os.Rename(args[0]+".new", args[0])
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 	case "joins":
@@ -101,7 +116,7 @@ func runTestBackend(mode string, args []string) {
 		os.Exit(1)
 	}
 	server := &http.Server{Handler: testHandler(release)}
-	if mode != "stubborn" {
+	if mode != "stubborn" && mode != "root" {
 		go func() {
 			waitForTerm()
 			if mode == "shuts" {
@@ -136,7 +151,7 @@ func backendListener(mode string, args []string) (net.Listener, error) {
 		}
 		return net.Listen("tcp", args[0])
 	}
-	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+	if mode != "root" && os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, fmt.Errorf("LISTEN_PID is %q, not %d", os.Getenv("LISTEN_PID"), os.Getpid())
 	}
 	f := os.NewFile(3, "handed")
@@ -219,6 +234,31 @@ func leaveGrandchild(pidFile string) {
 	cmd := exec.Command("/bin/sh", "-c", `setsid "$0" backend orphan 3<&0 >/dev/null 2>&1 & echo $! > "$1.new"; mv "$1.new" "$1"`, self, pidFile)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		fmt.Println("cannot leave a grandchild:", err, string(out))
+	}
+}
+
+// leaveRooted starts a process that serves on the same socket, and waits until that
+// is root's.
+func leaveRooted(program, pidFile string) error {
+	if _, err := os.Stat(pidFile); err == nil {
+		return nil // one is enough
+	}
+	cmd := exec.Command(program, "backend", "root", pidFile)
+	fd, err := unix.FcntlInt(3, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "handed")
+	defer f.Close()
+	cmd.ExtraFiles = []*os.File{f}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	for {
+		if _, err := os.Stat(pidFile); err == nil {
+			return nil
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -51,6 +51,7 @@ type daemon struct {
 	server     *control.Server
 	controls   int            // connections of the control socket
 	background sync.WaitGroup // what serve waits for
+	ending     chan struct{}  // closed at the first stop signal
 }
 
 // stopGrace is how long clients of the control socket get at the end.
@@ -59,6 +60,7 @@ const stopGrace = 2 * time.Second
 // serve makes everything, serves until a stop signal, and gives everything back.
 func (d *daemon) serve(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
+	d.ending = make(chan struct{})
 	hangup := hangups()
 	if err := d.open(ctx); err != nil {
 		return err
@@ -85,6 +87,7 @@ func (d *daemon) hurry(ctx context.Context) {
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
 	<-ctx.Done()
+	close(d.ending)
 	d.tell("STOPPING=1")
 	first := time.Now()
 	for range again {
@@ -199,7 +202,7 @@ func (d *daemon) openDriver(ctx context.Context, socket string) error {
 	}
 	d.driver = &execDriver{
 		processes: d.processes, config: &d.live, service: d.name, control: socket, sockets: sockets,
-		holder: d.holder, log: log,
+		holder: d.holder, ending: d.ending, log: log,
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ type execDriver struct {
 	control   string // path of the control socket, which marks our processes
 	sockets   *generationSockets
 	holder    *groupHolder
+	ending    <-chan struct{} // proxyd is to end
 	log       hclog.Logger
 }
 

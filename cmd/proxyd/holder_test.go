@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,24 +15,17 @@ import (
 const unprivileged = 65534
 
 // newUnprivileged is newDaemon for a proxyd without rights, as far as the test has
-// any to give up, and with the test's own backend in a mode.
-func newUnprivileged(t *testing.T, mode string) *daemonUnderTest {
+// any to give up, and with the test's own backend as command[0].
+func newUnprivileged(t *testing.T, s setup) *daemonUnderTest {
 	t.Helper()
-	command := self(t, mode)
+	s.path = pathAuto
 	if os.Getuid() != 0 {
-		return newDaemon(t, setup{command: command, path: pathAuto})
+		return newDaemon(t, s)
 	}
 	need(t, "setpriv")
-	program, err := os.ReadFile(command[0]) // its directory is the test user's alone
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := shortTempDir(t)
-	command[0] = filepath.Join(dir, "backend")
-	if err := os.WriteFile(command[0], program, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	d := newDaemon(t, setup{command: command, path: pathAuto})
+	s.command[0] = copyOf(t, s.command[0], dir) // its directory is the test user's alone
+	d := newDaemon(t, s)
 	id := strconv.Itoa(unprivileged)
 	d.wrap = []string{"setpriv", "--reuid=" + id, "--regid=" + id, "--clear-groups"}
 	for _, path := range []string{dir, d.dir, d.config} {
@@ -40,6 +34,19 @@ func newUnprivileged(t *testing.T, mode string) *daemonUnderTest {
 		}
 	}
 	return d
+}
+
+func copyOf(t *testing.T, program, dir string) (path string) {
+	t.Helper()
+	text, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(dir, "backend")
+	if err := os.WriteFile(path, text, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // holders gives the processes that hold the listeners of d.
@@ -90,7 +97,7 @@ func (d *daemonUnderTest) kill9Holder() {
 func TestKilledWithoutTheRightToTrace(t *testing.T) {
 	for _, mode := range []string{"hidden", "serve"} {
 		t.Run(mode, func(t *testing.T) {
-			d := newUnprivileged(t, mode)
+			d := newUnprivileged(t, setup{command: self(t, mode)})
 			d.startServing()
 			d.mustBeDirect()
 			idle := dialEcho(t, d.address)
@@ -119,7 +126,7 @@ func TestKilledWithoutTheRightToTrace(t *testing.T) {
 // taken over: the generation that ran keeps its clients, and another one takes new
 // ones.
 func TestKilledWithItsHolder(t *testing.T) {
-	d := newUnprivileged(t, "hidden")
+	d := newUnprivileged(t, setup{command: self(t, "hidden")})
 	d.startServing()
 	idle := dialEcho(t, d.address)
 	d.kill9Holder()
@@ -141,7 +148,7 @@ func TestKilledWithItsHolder(t *testing.T) {
 // The holder is one process, is replaced when it has ended, and is there as long as
 // proxyd or one of its generations is.
 func TestWhenTheHolderEnds(t *testing.T) {
-	d := newUnprivileged(t, "hidden")
+	d := newUnprivileged(t, setup{command: self(t, "hidden")})
 	d.startServing()
 	first := d.awaitHolder(0)
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
@@ -175,4 +182,56 @@ func TestWhenTheHolderEnds(t *testing.T) {
 		t.Errorf("held by %v after the end of proxyd", left)
 	}
 	d.cmd = nil
+}
+
+// What a generation leaves behind and proxyd may not end accepts on. It gets no
+// client of another generation: its sockets are lent to none before it has ended.
+func TestWhatCannotBeEndedSharesNoClients(t *testing.T) {
+	needRoot(t)
+	dir := shortTempDir(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program, pidFile := copyOf(t, self(t, "")[0], dir), filepath.Join(dir, "pid")
+	if err := os.Chmod(program, 0o755|os.ModeSetuid); err != nil {
+		t.Fatal(err)
+	}
+	d := newUnprivileged(t, setup{
+		command: self(t, "rooted", program, pidFile),
+		toml:    "[promote]\nprobation = \"0s\"\n[drain]\nkeep_previous = \"0s\"\nmax_draining = 1\n",
+	})
+	d.startServing()
+	text, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := strconv.Atoi(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := false
+	defer func() {
+		if !killed {
+			kill(t, left)
+		}
+	}()
+	for i := range 6 {
+		release := fmt.Sprintf("v%d", i+2)
+		d.mustCtl("promote", release)
+		d.mustBeDirect()
+		for range 3 {
+			d.mustAnswer(release)
+		}
+		if i > 0 {
+			d.awaitGeneration(uint64(i+1), "stopped")
+		}
+	}
+	if g := d.generation(1); string(g.State) != "stopping" || !strings.Contains(g.Reason, "cannot be ended") {
+		t.Errorf("generation 1 is %s: %s", g.State, g.Reason)
+	}
+	kill(t, left)
+	killed = true
+	d.awaitGeneration(1, "stopped")
+	d.mustCtl("promote", "v8")
+	d.mustAnswer("v8")
 }

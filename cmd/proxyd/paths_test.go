@@ -60,6 +60,7 @@ var onOnePath = map[string]string{
 	"TestKilledWithItsHolder":                                 directOnly,
 	"TestWhenTheHolderEnds":                                   directOnly,
 	"TestAProgramThatShutsItsSocketDown":                      directOnly,
+	"TestWhatCannotBeEndedSharesNoClients":                    directOnly,
 	"TestMovesToTheDirectPath":                                directOnly,
 	"TestAProgramThatJoinsTheListenersGroup":                  directOnly,
 	"TestAColdStartWithWaitingClients":                        directOnly,

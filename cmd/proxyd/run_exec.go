@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend"
@@ -24,12 +25,15 @@ type execRun struct {
 
 	known   chan struct{}    // closed once process is set
 	process *process.Process // nil where the start failed
+
+	left atomic.Pointer[string] // what Clear waits for
 }
 
 var (
 	_ backend.Run      = (*execRun)(nil)
 	_ backend.Reacher  = (*execRun)(nil)
 	_ backend.Strander = (*execRun)(nil)
+	_ backend.Lingerer = (*execRun)(nil)
 )
 
 // listenNotify opens the socket on which the generation says that it is ready.
@@ -89,12 +93,45 @@ func (r *execRun) Exit() string {
 	}
 }
 
-// Clear ends what the main process left behind.
-func (r *execRun) Clear(context.Context, bool) {
-	err := errors.Join(r.process.Clear(), r.notify.Close())
-	if err != nil {
-		r.driver.log.Warn("cannot clear up after a generation", "generation", r.launch.ID, "error", err)
+// clearPause is how long what cannot be ended is left alone.
+const clearPause = time.Second
+
+// Clear ends what the main process left behind. What proxyd may not kill, as it has
+// become another user's, may go on accepting from the generation's sockets, so these
+// must be given to no other before somebody has ended it. Clients that wait for the
+// generation's own next run do not wait for that, and the end of proxyd does not.
+func (r *execRun) Clear(ctx context.Context, hurry bool) {
+	defer r.notify.Close()
+	for told := false; ; told = true {
+		err := r.process.Clear()
+		if err == nil {
+			r.left.Store(nil)
+			return
+		}
+		if !told {
+			r.driver.log.Warn("cannot clear up after a generation", "generation", r.launch.ID, "error", err)
+		}
+		if hurry {
+			return
+		}
+		left := "what it left behind cannot be ended: " + err.Error()
+		r.left.Store(&left)
+		select {
+		case <-time.After(clearPause):
+		case <-r.driver.ending:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
+}
+
+// Left says what Clear waits for.
+func (r *execRun) Left() string {
+	if left := r.left.Load(); left != nil {
+		return *left
+	}
+	return ""
 }
 
 // Waiting counts the connections in a queue that proxyd holds open.
