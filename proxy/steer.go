@@ -156,6 +156,8 @@ func (g *group) dial(ctx context.Context, member int) (net.Conn, error) {
 
 // aim binds a socket that is about to connect and lets the group know it.
 func (g *group) aim(fd int, from *net.TCPAddr, member int) error {
+	g.forget(from) // net.Dialer may try again
+	from.Port = 0
 	if err := bindFrom(fd, from); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
@@ -172,33 +174,52 @@ func (g *group) aim(fd int, from *net.TCPAddr, member int) error {
 	return g.attach(max(g.to, hold), append(slices.Clone(g.probes), probe{*from, member}))
 }
 
-// sourcesTried is how many addresses a probe over loopback tries to come from.
+// sourcesTried is how many addresses a probe over loopback tries to come from, and
+// how many ports.
 const sourcesTried = 8
 
 // bindFrom binds a socket to a local address and a free port. bind(2) counts a
 // port as used that an ended connection of that address has in TIME_WAIT, also
 // where connect(2) would take it. So it can find none while clients of this
 // machine still connect. All of 127.0.0.0/8 is loopback's: then from becomes
-// another address of it.
+// another address of it. Elsewhere, as for ::1, which is alone, it gets a port that
+// the kernel gives to no connect.
 func bindFrom(fd int, from *net.TCPAddr) error {
-	ip := from.IP.To4()
-	if ip == nil {
-		zone := uint32(0)
-		if ifi, err := net.InterfaceByName(from.Zone); err == nil {
-			zone = uint32(ifi.Index)
-		}
-		return unix.Bind(fd, &unix.SockaddrInet6{Addr: [16]byte(from.IP), ZoneId: zone})
-	}
-	err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte(ip)})
+	err := bindAt(fd, from)
 	for range sourcesTried - 1 {
-		if !ip.IsLoopback() || !errors.Is(err, unix.EADDRINUSE) {
+		if from.IP.To4() == nil || !from.IP.IsLoopback() || !errors.Is(err, unix.EADDRINUSE) {
 			break
 		}
-		other := [4]byte{127, byte(1 + rand.N(254)), byte(rand.N(256)), byte(1 + rand.N(254))}
-		from.IP = other[:]
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: other})
+		from.IP = net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(256)), byte(1+rand.N(254)))
+		err = bindAt(fd, from)
+	}
+	given := ephemeralPorts()
+	for range sourcesTried {
+		if !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+		const first, last = 1024, 65535
+		from.Port = first + rand.N(last-first+1)
+		if from.Port >= given[0] && from.Port <= given[1] {
+			from.Port = first + (from.Port-given[0])%max(1, given[0]-first)
+		}
+		if err = bindAt(fd, from); err == nil {
+			// Its TIME_WAIT is in the way of no server that comes to this port.
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		}
 	}
 	return err
+}
+
+func bindAt(fd int, at *net.TCPAddr) error {
+	if ip := at.IP.To4(); ip != nil {
+		return unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte(ip), Port: at.Port})
+	}
+	zone := uint32(0)
+	if ifi, err := net.InterfaceByName(at.Zone); err == nil {
+		zone = uint32(ifi.Index)
+	}
+	return unix.Bind(fd, &unix.SockaddrInet6{Addr: [16]byte(at.IP), Port: at.Port, ZoneId: zone})
 }
 
 // forget takes a probe out once it is connected or has failed. The connection

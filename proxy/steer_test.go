@@ -242,52 +242,73 @@ func TestAnIndexIsChecked(t *testing.T) {
 }
 
 // Where no port of its address is free, a probe comes from another address of
-// loopback. A range of one port, IP_LOCAL_PORT_RANGE in ip(7), that is in use
-// stands for a machine whose ports are all in TIME_WAIT.
+// loopback, or where there is none from a port that connects are not given. A range
+// of one port, IP_LOCAL_PORT_RANGE in ip(7), that is in use stands for a machine
+// whose ports are all in TIME_WAIT.
 func TestAProbeNeedsNoFreePortOfOneAddress(t *testing.T) {
 	const localPortRange = 51
-	addr, fds := membersAt(t, "127.0.0.1", 3, false)
-	g, err := newGroup(Group{"web", addr, fds})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := g.steer(1); err != nil {
-		t.Fatal(err)
-	}
-	newSocket := func() int {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unix.Close(fd) })
-		return fd
-	}
-	used, free := newSocket(), newSocket()
-	if err := unix.Bind(used, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	sa, err := unix.Getsockname(used)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := int(sockAddr(sa).Port())
-	if err := unix.SetsockoptInt(free, unix.IPPROTO_IP, localPortRange, port<<16|port); err != nil {
-		t.Fatal(err)
-	}
-	from := net.TCPAddr{IP: g.reach().IP}
-	if err := g.aim(free, &from, 2); err != nil {
-		t.Fatal(err)
-	}
-	if from.Port != port || !from.IP.IsLoopback() || from.IP.Equal(addr.IP) {
-		t.Fatalf("it comes from %s, not from another address and port %d", &from, port)
-	}
-	if err := unix.Connect(free, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: addr.Port}); err != nil {
-		t.Fatal(err)
-	}
-	if at := landed(t, fds); len(at) != 1 || at[0] != 2 {
-		t.Fatalf("aimed at 2, arrived at %v", at)
-	}
-	if g.forget(&from); len(g.probes) != 0 {
-		t.Fatalf("probes left: %v", g.probes)
+	given := ephemeralPorts()
+	for _, c := range []struct {
+		ip     string
+		family int
+		good   func(from *net.TCPAddr, used int) bool
+	}{
+		{"127.0.0.1", unix.AF_INET, func(from *net.TCPAddr, used int) bool {
+			return from.Port == used && from.IP.IsLoopback() && from.IP.String() != "127.0.0.1"
+		}},
+		{"::1", unix.AF_INET6, func(from *net.TCPAddr, _ int) bool {
+			return from.IP.String() == "::1" && from.Port >= 1024 && (from.Port < given[0] || from.Port > given[1])
+		}},
+	} {
+		t.Run(c.ip, func(t *testing.T) {
+			addr, fds := membersAt(t, c.ip, 3, false)
+			g, err := newGroup(Group{"web", addr, fds})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := g.steer(1); err != nil {
+				t.Fatal(err)
+			}
+			newSocket := func() int {
+				fd, err := unix.Socket(c.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { unix.Close(fd) })
+				return fd
+			}
+			used, free := newSocket(), newSocket()
+			if err := bindAt(used, &net.TCPAddr{IP: addr.IP}); err != nil {
+				t.Fatal(err)
+			}
+			sa, err := unix.Getsockname(used)
+			if err != nil {
+				t.Fatal(err)
+			}
+			port := int(sockAddr(sa).Port())
+			if err := unix.SetsockoptInt(free, unix.IPPROTO_IP, localPortRange, port<<16|port); err != nil {
+				t.Fatal(err)
+			}
+			from := net.TCPAddr{IP: g.reach().IP}
+			if err := g.aim(free, &from, 2); err != nil {
+				t.Fatal(err)
+			}
+			if !c.good(&from, port) {
+				t.Fatalf("it comes from %s, where port %d is used", &from, port)
+			}
+			to := unix.Sockaddr(&unix.SockaddrInet6{Addr: [16]byte(addr.IP.To16()), Port: addr.Port})
+			if ip := addr.IP.To4(); ip != nil {
+				to = &unix.SockaddrInet4{Addr: [4]byte(ip), Port: addr.Port}
+			}
+			if err := unix.Connect(free, to); err != nil {
+				t.Fatal(err)
+			}
+			if at := landed(t, fds); len(at) != 1 || at[0] != 2 {
+				t.Fatalf("aimed at 2, arrived at %v", at)
+			}
+			if g.forget(&from); len(g.probes) != 0 {
+				t.Fatalf("probes left: %v", g.probes)
+			}
+		})
 	}
 }
