@@ -33,7 +33,8 @@
 //     accepting from the sockets that it has, while systemd calls the unit inactive.
 //     Clear and Finish end it, Found and Adopt find it, and Start starts nothing
 //     beside it (remnant.go).
-//   - After an error of Start nothing of the unit runs.
+//   - After an error of Start nothing of the unit runs, or it says so
+//     (LeftError) and the Driver goes on until systemd was read to have nothing.
 //
 // # The start, and what ready means
 //
@@ -52,7 +53,8 @@
 // # Ownership
 //
 // A Driver owns its connection and one goroutine; a Unit owns one more until
-// Done is closed or the Driver is. Close ends them and waits; units run on.
+// Done is closed or the Driver is, and what is left of one (LeftError) has one until
+// it has ended. Close ends them and waits; units run on.
 //
 // # Not for
 //

@@ -52,10 +52,11 @@ type Driver struct {
 
 	life    context.Context // ends with Close
 	end     context.CancelFunc
-	running sync.WaitGroup // link.run, every Unit's watch and what seeOffLater began
+	running sync.WaitGroup // link.run, every Unit's watch, what seeOffLater and endLater began
 
 	mu    sync.Mutex
 	units map[string]*Unit // those watched, by name
+	left  map[string]bool  // those that are ended though nobody waits for it
 }
 
 // New connects to systemd. ctx is for that alone; the Driver lives until Close.
@@ -92,7 +93,7 @@ func newDriver(ctx context.Context, c Config, dial func(context.Context) (bus, e
 		conn.close()
 		return nil, ctx.Err()
 	}
-	d := &Driver{config: c, template: t, link: newLink(dial, c.Log), life: life, end: end, units: map[string]*Unit{}}
+	d := &Driver{config: c, template: t, link: newLink(dial, c.Log), life: life, end: end, units: map[string]*Unit{}, left: map[string]bool{}}
 	d.running.Add(1)
 	go d.hold(conn)
 	return d, nil

@@ -25,7 +25,8 @@ func (e *StartError) Unwrap() error { return e.Err }
 // one or has ended: a unit that failed is given, with Done closed, and has the
 // reason and the lines. The error is a *StartError where there was nothing to
 // begin with (no such unit, a bad one, not permitted, already running). After an
-// error, and when ctx ends before, nothing of the unit runs.
+// error, and when ctx ends before, nothing of the unit runs, or there is a
+// *LeftError in it.
 func (d *Driver) Start(ctx context.Context, generation uint64, release string, record func(Identity) error) (*Unit, error) {
 	name, err := d.template.Unit(generation, release)
 	if err != nil {
@@ -42,7 +43,10 @@ func (d *Driver) StartUnit(ctx context.Context, name string, record func(Identit
 		return nil, &StartError{Unit: name, Err: err}
 	}
 	u.since = time.Now()
-	if err := d.begin(ctx, u, record); err != nil {
+	if asked, err := d.begin(ctx, u, record); err != nil {
+		if asked {
+			err = d.giveUp(ctx, u, err)
+		}
 		u.drop()
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errRecord) {
 			return nil, fmt.Errorf("start unit %s: %w", name, err)
@@ -66,44 +70,52 @@ func (d *Driver) StartUnit(ctx context.Context, name string, record func(Identit
 	default:
 		err = ErrClosed
 	}
-	return nil, errors.Join(fmt.Errorf("start unit %s: %w", name, err), d.giveUp(ctx, name))
+	return nil, d.giveUp(ctx, u, fmt.Errorf("start unit %s: %w", name, err))
 }
 
-// giveUp ends what a Start that fails has begun, whatever became of ctx: the
-// caller has nothing to end it with.
-func (d *Driver) giveUp(ctx context.Context, name string) error {
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
+// giveUpLimit is how long a Start that fails waits for the end of what it began,
+// which takes no longer where systemd can be asked.
+const giveUpLimit = 5 * time.Second
+
+// giveUp ends what a Start that fails with why has begun, whatever became of ctx:
+// the caller has nothing to end it with.
+func (d *Driver) giveUp(ctx context.Context, u *Unit, why error) error {
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpLimit)
 	defer cancel()
-	return d.finish(late, name, 0, nil)
+	if err := d.finish(late, u.name, 0, nil); err != nil {
+		return d.endLater(u, errors.Join(why, err))
+	}
+	return why
 }
 
 var errRecord = errors.New("its identity could not be kept")
 
-// begin asks systemd to start u, and makes sure that it took it.
-func (d *Driver) begin(ctx context.Context, u *Unit, record func(Identity) error) error {
+// begin asks systemd to start u, and makes sure that it took it. With an error,
+// asked says that systemd may have taken it all the same.
+func (d *Driver) begin(ctx context.Context, u *Unit, record func(Identity) error) (asked bool, err error) {
 	before, err := d.link.read(ctx, u.name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if before.running() || before.job {
-		return ErrRunning
+		return false, ErrRunning
 	}
 	switch outlasted, err := d.outlasted(ctx, u.name, before); {
 	case err != nil:
-		return err
+		return false, err
 	case outlasted:
-		return fmt.Errorf("%w: systemd calls it ended, and not all of its processes have (systemctl kill --signal=KILL %s)", ErrRunning, u.name)
+		return false, fmt.Errorf("%w: systemd calls it ended, and not all of its processes have (systemctl kill --signal=KILL %s)", ErrRunning, u.name)
 	}
 	if before.kind == oneShot {
-		return errOneShot
+		return false, errOneShot
 	}
 	if err := record(Identity{Unit: u.name}); err != nil {
-		return fmt.Errorf("%w: %w", errRecord, err)
+		return false, fmt.Errorf("%w: %w", errRecord, err)
 	}
 	if before.active == "failed" {
 		// Else a run that failed counts against StartLimitBurst=.
 		if err := d.resetFailed(ctx, u.name); err != nil {
-			return err
+			return false, err
 		}
 	}
 	u.before, u.kind = before, before.kind
@@ -112,24 +124,24 @@ func (d *Driver) begin(ctx context.Context, u *Unit, record func(Identity) error
 			u.job, err = b.start(ctx, u.name)
 			return err
 		})
-		if err != nil && ctx.Err() != nil { // systemd may have taken it all the same
-			return errors.Join(ctx.Err(), d.giveUp(ctx, u.name))
+		if err != nil && ctx.Err() != nil {
+			return true, ctx.Err()
 		}
 		if !errors.Is(err, errLost) && !errors.Is(err, errAway) {
-			return err
+			return asked, err
 		}
-		// It may have been taken all the same.
+		asked = true
 		now, readErr := d.link.read(ctx, u.name)
 		if readErr != nil {
-			return readErr
+			return true, readErr
 		}
 		if now.job || now.running() || now.invocation != u.before.invocation {
-			return nil
+			return true, nil
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return ctx.Err()
+			return true, ctx.Err()
 		}
 	}
 }

@@ -49,7 +49,7 @@ func (d *Driver) claim(name string) (*Unit, error) {
 	if d.life.Err() != nil {
 		return nil, ErrClosed
 	}
-	if d.units[name] != nil {
+	if d.units[name] != nil || d.left[name] {
 		return nil, ErrRunning
 	}
 	d.units[name] = u

@@ -211,7 +211,7 @@ func (d *execDriver) Sweep(_ context.Context, keep []uint64) error {
 		kept[id] = true
 	}
 	_, err := d.processes.Sweep(kept)
-	return errors.Join(err, d.sockets.sweep(keep))
+	return errors.Join(err, d.sockets.sweep(keep, nil))
 }
 
 // Release gives up what was kept for a generation between its runs.

@@ -36,6 +36,7 @@ type systemdDriver struct {
 	mu   sync.Mutex
 	runs map[string]*systemdRun // by unit: whose processes may fetch sockets
 	lost []runNote              // those that run and could not be taken over
+	left map[uint64]*leftover   // by generation: what may run though it has no run
 
 	leaving []runNote // those whose members are withheld until they have ended
 
@@ -89,7 +90,7 @@ func newSystemdDriver(ctx context.Context, live *atomic.Pointer[Config], process
 	}
 	return &systemdDriver{
 		units: units, scope: c.Backend.scope(), processes: processes, config: live, service: c.Name, sockets: sockets, log: log,
-		runs: map[string]*systemdRun{}, swept: make(chan struct{}), ending: make(chan struct{}),
+		runs: map[string]*systemdRun{}, left: map[uint64]*leftover{}, swept: make(chan struct{}), ending: make(chan struct{}),
 	}, nil
 }
 
@@ -147,6 +148,9 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 	if err != nil {
 		return nil, err
 	}
+	if err := d.awaitLeft(ctx, l.ID); err != nil {
+		return nil, err
+	}
 	run := &systemdRun{driver: d, config: plan.with(d.config.Load()), launch: l}
 	if run.kept, err = d.sockets.open(l.ID, run.config, l); err != nil {
 		return nil, err
@@ -173,12 +177,10 @@ func (d *systemdDriver) Start(ctx context.Context, l backend.Launch, record func
 		return record(b)
 	})
 	if err == nil && d.config.Load().Ready.Check == "notify" && !run.unit.Tells() {
-		clear, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearLimit)
-		defer cancel()
-		err = errors.Join(fmt.Errorf(`ready.check is "notify", and by its Type= unit %s never says that it is ready: write Type=notify there`, name),
-			run.unit.Clear(clear))
+		err = run.unit.Abandon(ctx, fmt.Errorf(`ready.check is "notify", and by its Type= unit %s never says that it is ready: write Type=notify there`, name))
 	}
 	if err != nil {
+		d.keepLeft(l.ID, err)
 		d.forget(name, run)
 		return nil, explainStart(err, run.config.Backend.Unit)
 	}
@@ -328,7 +330,9 @@ func (d *systemdDriver) Found(ctx context.Context) ([]backend.Found, error) {
 	return found, nil
 }
 
-// Release gives up what was kept for a generation between its runs.
+// Release gives up what was kept for a generation between its runs. Where
+// something of it may still run, that is done once it has ended: it may hold the
+// sockets, and by its note the next proxyd finds it.
 func (d *systemdDriver) Release(id uint64) {
 	d.mu.Lock()
 	for name, run := range d.runs {
@@ -337,8 +341,16 @@ func (d *systemdDriver) Release(id uint64) {
 			removeEnvironment(d.sockets.dir, name)
 		}
 	}
+	left := d.left[id]
+	if left != nil && !left.released {
+		left.released = true
+		d.calls.Add(1)
+		go d.releaseLeft(id, left)
+	}
 	d.mu.Unlock()
-	d.sockets.release(id)
+	if left == nil {
+		d.sockets.release(id)
+	}
 }
 
 // clearLimit is how long the end of a unit is waited for before that is told. It is

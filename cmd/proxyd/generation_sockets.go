@@ -101,15 +101,19 @@ func (s *generationSockets) open(id uint64, config *Config, launch backend.Launc
 		return nil, err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	k := s.kept[id]
+	s.mu.Unlock()
 	if k == nil || k.stranded != "" { // its next run is on sockets of today
 		s.direct.unstrand(id)
+		// Not under mu: to be lent a member may take a while, and release must not
+		// wait. Nobody opens or releases this generation meanwhile.
 		var err error
 		if k, err = s.make(id, config, launch); err != nil {
 			return nil, err
 		}
+		s.mu.Lock()
 		s.kept[id] = k
+		s.mu.Unlock()
 	}
 	s.noteSockets(id, k)
 	if k.member != 0 {
@@ -147,7 +151,7 @@ func removeSocket(a net.Addr) error {
 // makes them.
 func (s *generationSockets) make(id uint64, config *Config, launch backend.Launch) (*keptSockets, error) {
 	if config.Backend.namedByFixed() {
-		return s.takeFixed(config)
+		return s.takeFixed(id, config)
 	}
 	k := &keptSockets{addresses: map[string]net.Addr{}}
 	if k.handed, k.member, k.why = s.direct.lend(id, config); k.member != 0 {
@@ -204,8 +208,10 @@ func (s *generationSockets) make(id uint64, config *Config, launch backend.Launc
 	return k, nil
 }
 
-// takeFixed gives the first of the fixed addresses that no generation has.
-func (s *generationSockets) takeFixed(config *Config) (*keptSockets, error) {
+// takeFixed takes the first of the fixed addresses that no generation has.
+func (s *generationSockets) takeFixed(id uint64, config *Config) (*keptSockets, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var taken []string
 	for _, name := range config.Backend.fixedNames() {
 		by := s.holderOf(name)
@@ -214,7 +220,11 @@ func (s *generationSockets) takeFixed(config *Config) (*keptSockets, error) {
 			continue
 		}
 		addresses, err := parseAddresses(config.Backend.fixedAddresses(name, s.listeners[0]))
-		return &keptSockets{addresses: addresses, fixed: name}, err
+		if err != nil {
+			return nil, err
+		}
+		s.kept[id] = &keptSockets{addresses: addresses, fixed: name}
+		return s.kept[id], nil
 	}
 	if len(taken) == 0 {
 		return nil, fmt.Errorf("its unit is %s, and the config has no [[backend.fixed]] any more", config.Backend.Unit)
@@ -319,8 +329,8 @@ func (s *generationSockets) unstore(name string) {
 }
 
 // sweep gives up what earlier proxyds left of generations that are none of keep:
-// directories and stored sockets.
-func (s *generationSockets) sweep(keep []uint64) error {
+// stored sockets and, but for those that are noted, directories.
+func (s *generationSockets) sweep(keep, noted []uint64) error {
 	s.mu.Lock()
 	for name, left := range s.stored {
 		for _, l := range left {
@@ -336,7 +346,7 @@ func (s *generationSockets) sweep(keep []uint64) error {
 	dirs, err := filepath.Glob(filepath.Join(s.dir, "gen-*"))
 	for _, dir := range dirs {
 		id, parseErr := strconv.ParseUint(filepath.Base(dir)[len("gen-"):], 10, 64)
-		if parseErr == nil && !slices.Contains(keep, id) {
+		if parseErr == nil && !slices.Contains(keep, id) && !slices.Contains(noted, id) {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}

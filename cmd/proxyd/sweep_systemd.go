@@ -53,7 +53,7 @@ func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
 	if len(leaving) > 0 {
 		d.log.Warn("units that are no generations any more take their time to end", "units", leaving)
 	}
-	return errors.Join(err, d.sockets.sweep(keep), d.sweepEnvironments())
+	return errors.Join(err, d.sockets.sweep(keep, d.noted(ctx)), d.sweepEnvironments())
 }
 
 // sweepWait is how long clients wait at the start of proxyd for units to end that
@@ -86,6 +86,17 @@ func (d *systemdDriver) endOther(ctx context.Context, id systemd.Identity) (live
 	case <-ctx.Done():
 		return true, false, ctx.Err()
 	}
+}
+
+// noted gives the generations whose notes must stay, for something of them runs:
+// the next proxyd is to find it, if this one ends before it does.
+func (d *systemdDriver) noted(ctx context.Context) (ids []uint64) {
+	for _, n := range d.readNotes() {
+		if err := d.units.Lives(ctx, n.Identity.Identity); !errors.Is(err, systemd.ErrGone) {
+			ids = append(ids, n.Generation)
+		}
+	}
+	return ids
 }
 
 // watched gives a run that is looked after already; nil where there is none.
