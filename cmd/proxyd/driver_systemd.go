@@ -269,6 +269,7 @@ func (d *systemdDriver) Adopt(ctx context.Context, l backend.Launch, identity js
 	if err := d.admit(run.unit.Name(), run); err != nil {
 		return nil, err
 	}
+	run.restoreEnvironment()
 	if !d.units.Names(run.unit.Name()) {
 		d.log.Info("a generation runs on in a unit of another template than backend.unit names", "generation", l.ID,
 			"unit", run.unit.Name(), "template", d.config.Load().Backend.Unit)

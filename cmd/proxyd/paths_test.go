@@ -87,6 +87,7 @@ var onOnePath = map[string]string{
 
 	"TestGenerationsAtAnAddressOfBefore":    directOnly,
 	"TestAGenerationOfBeforeThatDoesNotEnd": directOnly,
+	"TestAGenerationOfBeforeAListener":      relayOnly,
 }
 
 const (

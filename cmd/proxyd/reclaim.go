@@ -62,8 +62,9 @@ type reclaimed struct {
 
 // reclaim makes sure that a generation of an earlier proxyd can still be reached,
 // before it is taken over: what it listens on is known, from known or from the
-// note, its member of the listeners' groups is the same as then, and the path of a
-// unix socket that it was handed is there, for it cannot be made again. Else it is
+// note, its member of the listeners' groups is the same as then, it has an address
+// for each listener of today, and the path of a unix socket that it was handed is
+// there, for it cannot be made again. Else it is
 // stranded. It makes the generation's directory, where that has gone.
 // Where the take-over fails later, abandon gives back what reclaim took.
 func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote) (*reclaimed, error) {
@@ -92,6 +93,11 @@ func (s *generationSockets) reclaim(id uint64, config *Config, known socketNote)
 			s.restoreFlags(id, l.FD)
 		}
 		return r, nil
+	}
+	for _, name := range s.listeners {
+		if r.addresses[name] == nil {
+			return r.strand(fmt.Sprintf("it was started before there was a listener %q", name)), nil
+		}
 	}
 	for _, a := range r.addresses {
 		if a.Network() == "unix" && !config.BindsItself() && r.fixed == "" {

@@ -109,3 +109,25 @@ func TestWhichSocketGoesBefore(t *testing.T) {
 		}
 	}
 }
+
+// There is one listener more by now, of which a generation on the relay that runs
+// knows nothing: another run of its release, with an address for each, takes its place.
+func TestAGenerationOfBeforeAListener(t *testing.T) {
+	d := newDaemon(t, setup{command: self(t, "serve"), path: pathRelay, toml: "[ready]\ncheck = \"command\"\ncommand = [\"true\"]\n"}) // it takes the first socket only
+	d.startServing()
+	d.kill9()
+	text, err := os.ReadFile(d.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := strings.Replace(string(text), "[backend]", "[[listener]]\nname = \"admin\"\naddress = \""+freeAddress(t)+"\"\n\n[backend]", 1)
+	if err := os.WriteFile(d.config, []byte(more), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	d.mustAnswer("v1")
+	d.awaitGeneration(1, "stopped")
+	if st := d.status(); st.Current != 2 || !strings.Contains(d.generation(1).Reason, `a listener "admin"`) {
+		t.Errorf("generation %d is current; the first: %+v", st.Current, d.generation(1))
+	}
+}

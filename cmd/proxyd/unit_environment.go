@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -90,6 +91,21 @@ func (r *systemdRun) writeEnvironment(unit string) error {
 		return fmt.Errorf("write environment file: %w", err)
 	}
 	return nil
+}
+
+// restoreEnvironment writes the file again where it went with the runtime directory,
+// for whoever looks, or starts the unit by hand.
+func (r *systemdRun) restoreEnvironment() {
+	if r.kept.stranded != "" { // there is nothing to be told of it any more
+		return
+	}
+	unit := r.unit.Name()
+	if _, err := os.Lstat(environmentPath(r.driver.sockets.dir, unit)); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err := r.writeEnvironment(unit); err != nil {
+		r.driver.log.Warn("cannot write a generation's environment file again", "generation", r.launch.ID, "error", err)
+	}
 }
 
 var environmentQuoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "`", "\\`", "$", `\$`)

@@ -77,6 +77,30 @@ func TestTheSocketUnitGetsAnotherAddress(t *testing.T) {
 	})
 }
 
+// The same where a release cannot run twice at a time: what runs is ended first, and
+// started again at the new address.
+func TestAnotherAddressForUnitsOfReleases(t *testing.T) {
+	within(t, func(t *testing.T) {
+		over = direct
+		defer func() { over = relay }()
+		releases(t, "web", "v1")
+		install(t, "web", webPort, goUnit("web"), strings.Replace(fmt.Sprintf(goConfig, "web"), "{generation}", "{release}", 1), "--unit", "web@{release}.service")
+		run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
+		mustAnswer(t, web, "v1")
+		mustTakeItsPath(t, "web")
+		before := mustStatus(t, "web").current()
+		run(t, "sed", "-i", "s/^ListenStream=.*/ListenStream=445/", "/etc/systemd/system/proxyd@web.socket.d/listen.conf")
+		run(t, "systemctl", "daemon-reload")
+		run(t, "systemctl", "stop", "proxyd@web.socket", "proxyd@web.service")
+		run(t, "systemctl", "start", "proxyd@web.socket", "proxyd@web.service")
+		mustAnswer(t, "127.0.0.1:445", "v1")
+		mustTakeItsPath(t, "web")
+		if now := mustStatus(t, "web").current(); now.ID != before.ID || now.Unit != before.Unit || now.PID == before.PID {
+			t.Errorf("current was %+v, and is %+v", before, now)
+		}
+	})
+}
+
 // The socket unit is stopped and started under running generations, with the same
 // address. No client is lost over it: they have their generations' sockets, and then
 // wait for another run of the current release.

@@ -94,6 +94,9 @@ func TestALostRuntimeDirectory(t *testing.T) {
 		} else if after := pids(t, "web@2.service"); after["web@2.service"] != before["web@2.service"] {
 			t.Errorf("the generations were %v, the current one is %v", before, after)
 		}
+		if env := run(t, "cat", fmt.Sprintf("/run/proxyd/web/generation-%d.env", st.Current)); !strings.Contains(env, "PROXYD_RELEASE=\"v2\"") {
+			t.Errorf("its environment is %q", env)
+		}
 		run(t, "proxyctl", "revert")
 		mustAnswer(t, web, "v1")
 		run(t, "proxyctl", "promote", "v3")
