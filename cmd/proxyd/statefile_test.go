@@ -115,7 +115,7 @@ func TestALostStateIsRebuiltFromAProgramThatBindsByItself(t *testing.T) {
 }
 
 // With the runtime directory gone, what can be reached is kept, and what cannot,
-// as the path of its socket is gone, is started again on a new one.
+// as the path of its socket is gone, is replaced by another run of its release.
 func TestALostRuntimeDirectory(t *testing.T) {
 	for name, c := range map[string]struct {
 		setup setup
@@ -135,8 +135,8 @@ func TestALostRuntimeDirectory(t *testing.T) {
 			}
 			d.startServing()
 			d.mustAnswer("v1")
-			if got := d.generation(1).PID; (got == pid) != c.kept {
-				t.Errorf("generation 1 is process %d, was %d", got, pid)
+			if got := d.generation(d.status().Current).PID; (got == pid) != c.kept {
+				t.Errorf("the current generation is process %d, was %d", got, pid)
 			}
 			d.mustCtl("promote", "v2")
 			d.mustAnswer("v2")
