@@ -24,6 +24,9 @@ func TestTheRuleAllowsWhatTheDriverStarts(t *testing.T) {
 		}
 		printable := rapid.RuneFrom(nil, unicode.L, unicode.N, unicode.P, unicode.S)
 		label := strings.ReplaceAll(rapid.StringOfN(printable, 1, 30, 30).Draw(t, "label"), "/", " ")
+		if strings.ContainsAny(label[:1], "- ") || label == "." || label == ".." { // no label begins so, or is that
+			label = "v" + label
+		}
 		name, err := template.Unit(rapid.Uint64Min(1).Draw(t, "generation"), label)
 		if err != nil {
 			t.Fatal(err)
