@@ -28,6 +28,7 @@ type generationSockets struct {
 	dir       string   // the runtime directory
 	listeners []string // names, in the order that they are handed over
 	direct    *directPath
+	lend      func(uint64, *Config) ([]activation.Listener, int, string) // for tests; nil: direct's
 	flags     *flagNotes
 	log       hclog.Logger
 
@@ -148,13 +149,22 @@ func removeSocket(a net.Addr) error {
 }
 
 // make picks the addresses of a generation and, where it is handed its sockets,
-// makes them.
+// makes them. mu is held, but not while a member is lent.
 func (s *generationSockets) make(id uint64, config *Config, launch backend.Launch) (*keptSockets, error) {
 	if config.Backend.namedByFixed() {
 		return s.takeFixed(id, config)
 	}
 	k := &keptSockets{addresses: map[string]net.Addr{}}
-	if k.handed, k.member, k.why = s.direct.lend(id, config); k.member != 0 {
+	lend := s.direct.lend
+	if s.lend != nil {
+		lend = s.lend
+	}
+	// It may wait for a second, and longer on a full machine. The supervisor, who
+	// releases others meanwhile, must not; of this generation nobody wants anything.
+	s.mu.Unlock()
+	k.handed, k.member, k.why = lend(id, config)
+	s.mu.Lock()
+	if k.member != 0 {
 		for _, l := range k.handed {
 			k.addresses[l.Name] = l.Addr
 		}
