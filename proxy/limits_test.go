@@ -168,8 +168,10 @@ func TestIdleTimeouts(t *testing.T) {
 }
 
 func TestConfigRefused(t *testing.T) {
-	if _, err := New(Config{}); !errors.Is(err, ErrListener) {
-		t.Error(err)
+	for _, n := range []int{0, MostListeners + 1} {
+		if _, err := New(Config{Listeners: make([]Listener, n)}); !errors.Is(err, ErrListeners) {
+			t.Errorf("%d listeners: %v", n, err)
+		}
 	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {

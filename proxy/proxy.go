@@ -20,9 +20,14 @@ var (
 	ErrAddress = errors.New("not a unix or tcp address to connect to")
 	// ErrListener: a descriptor that is no listening stream socket.
 	ErrListener = errors.New("not a listening stream socket")
+	// ErrListeners: more or fewer listeners than a Proxy takes.
+	ErrListeners = errors.New("a proxy takes 1 to 64 listeners, members of groups included")
 	// ErrLimits: the descriptor limit leaves no room for connections.
 	ErrLimits = errors.New("the descriptor limit leaves no room for connections")
 )
+
+// MostListeners is how many a Config may have, members of groups included.
+const MostListeners = 64
 
 // Proxy accepts clients from listeners and relays them to the generation that
 // is switched in. All methods are safe for concurrent use.
@@ -64,8 +69,8 @@ type Proxy struct {
 // TCP_NODELAY, keepalive and TCP_USER_TIMEOUT on TCP listeners, which what
 // they accept inherits, and O_NONBLOCK where that is missing.
 func New(cfg Config) (*Proxy, error) {
-	if len(cfg.Listeners) == 0 || len(cfg.Listeners) > 64 {
-		return nil, fmt.Errorf("start proxy: %d listeners: %w", len(cfg.Listeners), ErrListener)
+	if len(cfg.Listeners) == 0 || len(cfg.Listeners) > MostListeners {
+		return nil, fmt.Errorf("start proxy with %d listeners: %w", len(cfg.Listeners), ErrListeners)
 	}
 	p := &Proxy{
 		log:            cfg.Log,

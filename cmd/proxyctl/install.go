@@ -63,6 +63,9 @@ What is then to do is said at the end. ` + "`proxyctl uninstall NAME`" + ` takes
 	})
 }
 
+// mostSockets is how many one proxyd takes (proxy.MostListeners).
+const mostSockets = 64
+
 // installing is what install is told.
 type installing struct {
 	name, template, driver, prefix string
@@ -87,6 +90,9 @@ func (o *installing) check() error {
 	}
 	if o.members != 1 && (o.members < 3 || o.members > 32) {
 		return usage("--members: %d is out of range: 1, or 3 to 32", o.members)
+	}
+	if n := o.members * len(o.listen); n > mostSockets {
+		return usage("--members: %d for each of %d addresses are %d sockets, and one proxyd takes %d", o.members, len(o.listen), n, mostSockets)
 	}
 	for _, l := range o.listen {
 		if o.members > 1 && strings.ContainsRune(l, '/') {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend/control"
+	"github.com/seed8fae2174/proxyd/proxy"
 )
 
 // Bounds of what a config may say.
@@ -70,6 +71,8 @@ func (c *Config) checkName() {
 }
 
 func (c *Config) checkListeners() {
+	n := len(c.Listeners)
+	c.check(n <= proxy.MostListeners, "listener", fmt.Sprintf("there are %d, and one proxyd takes %d", n, proxy.MostListeners), "")
 	seen := map[string]bool{}
 	for i, l := range c.Listeners {
 		at := l.at(i)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/proxy"
 )
 
 // What each placeholder stands for. Those of an address make a command one that
@@ -241,6 +242,16 @@ func (c *Config) checkDirect() {
 	}
 }
 
+// tooManySockets says what is to be changed where systemd passes more than can be
+// taken.
+func tooManySockets(listeners []activation.Listener) string {
+	groups := len(groupsOf(listeners))
+	if most := proxy.MostListeners / groups; most >= fewestMembers && groups < len(listeners) {
+		return fmt.Sprintf("there are %d addresses: write the ListenStream= line of each at most %d times in the .socket unit (proxyctl install --members %d), and start that again", groups, most, most)
+	}
+	return "give some of the addresses to a proxyd of their own"
+}
+
 // CheckListeners checks the configuration against the listeners that there
 // really are, in their order, once systemd's are known: those that the command
 // names must exist, and each must be served. It takes their place in c, so that
@@ -258,6 +269,11 @@ func (c *Config) CheckListeners(listeners []activation.Listener) error {
 	if len(listeners) == 0 {
 		real.problems = ConfigErrors{c.places.problem("listener", "there is none",
 			"start proxyd from a .socket unit, or give --listen ADDRESS or a [[listener]]")}
+	}
+	if n := len(listeners); n > proxy.MostListeners {
+		real.problems = ConfigErrors{c.places.problem("listener",
+			fmt.Sprintf("systemd passes %d sockets, and one proxyd takes %d", n, proxy.MostListeners),
+			tooManySockets(listeners))}
 	}
 	real.applyRules(c.rules)
 	real.checkPlaceholders()

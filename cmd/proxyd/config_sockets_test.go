@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -114,5 +115,40 @@ func TestListenersThatSystemdPassed(t *testing.T) {
 				t.Fatalf("the listeners are %v", config.Listeners)
 			}
 		})
+	}
+}
+
+// More sockets than can be taken are refused, with the number that can be.
+func TestMoreListenersThanCanBeTaken(t *testing.T) {
+	passed := func(addresses, members int) (list []activation.Listener) {
+		for i := range addresses * members {
+			list = append(list, activation.Listener{Name: "http", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1000 + i%addresses}})
+		}
+		return list
+	}
+	for _, c := range []struct {
+		addresses, members int
+		want               string
+	}{
+		{4, 16, ""},
+		{4, 17, "systemd passes 68 sockets, and one proxyd takes 64; there are 4 addresses: write the ListenStream= line of each at most 16 times"},
+		{65, 1, "systemd passes 65 sockets, and one proxyd takes 64; give some of the addresses to a proxyd of their own"},
+		{22, 3, "systemd passes 66 sockets, and one proxyd takes 64; give some"},
+	} {
+		config, err := load(t, "[backend]\ncommand = [\"web\"]\n", Flags{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := config.CheckListeners(passed(c.addresses, c.members)); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%d addresses with %d members: %v", c.addresses, c.members, err)
+		}
+	}
+	many := ""
+	for i := range 65 {
+		many += fmt.Sprintf("[[listener]]\nname = \"l%d\"\naddress = \"127.0.0.1:%d\"\n", i, 1000+i)
+	}
+	want := "listener: there are 65, and one proxyd takes 64"
+	if _, err := load(t, many+"[backend]\ncommand = [\"web\"]\n", Flags{}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }

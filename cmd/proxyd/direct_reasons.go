@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/seed8fae2174/proxyd/activation"
+	"github.com/seed8fae2174/proxyd/proxy"
 )
 
 // listenerGroup is the sockets of one address of one listener.
@@ -183,12 +184,9 @@ func (c *Config) membersToMake() int {
 	if draining == 0 {
 		draining = mostMade
 	}
-	n := min(draining+restMembers, mostMade, maxListeners/max(len(c.Listeners), 1))
+	n := min(draining+restMembers, mostMade, proxy.MostListeners/max(len(c.Listeners), 1))
 	if n < fewestMembers {
 		return 1
 	}
 	return n
 }
-
-// maxListeners is what proxy.Config takes.
-const maxListeners = 64
