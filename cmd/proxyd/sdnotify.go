@@ -7,7 +7,9 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/seed8fae2174/proxyd/activation"
 	"github.com/seed8fae2174/proxyd/backend"
@@ -172,13 +174,18 @@ func (d *daemon) tell(state string) {
 	}
 }
 
-// statusLine is what `systemctl status` shows.
+// statusLine is what `systemctl status` shows: what serves, or why nothing does.
 func statusLine(st backend.Status) string {
 	line := string(st.State)
-	i := slices.IndexFunc(st.Generations, func(g backend.GenerationStatus) bool { return g.ID == st.Current })
+	i := slices.IndexFunc(st.Generations, func(g backend.GenerationStatus) bool {
+		return g.ID == st.Current || st.Current == 0 && g.State == backend.Starting
+	})
 	if i >= 0 {
 		g := st.Generations[i]
 		line = fmt.Sprintf("%s: generation %s, %d in flight", st.State, generationName(g.ID, g.Release), g.Counts.InFlight)
+		if st.State != backend.ServiceServing && g.Reason != "" {
+			line += "; " + oneLine(g.Reason)
+		}
 	}
 	var draining int
 	var left uint64
@@ -192,4 +199,15 @@ func statusLine(st backend.Status) string {
 		line += fmt.Sprintf("; %d draining, %d in flight", draining, left)
 	}
 	return line
+}
+
+// oneLine makes a text fit a line that is told to systemd: a line break would begin
+// another assignment there (sd_notify(3)).
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }

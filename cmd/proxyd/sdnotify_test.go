@@ -117,4 +117,19 @@ func TestStatusLine(t *testing.T) {
 	if got := statusLine(backend.Status{State: backend.ServiceStarting}); got != "starting" {
 		t.Errorf("got %q", got)
 	}
+	// Where nothing serves it says why, in one line: another would be another word to
+	// systemd.
+	why := "it said\nREADY=1"
+	for want, st := range map[string]backend.Status{
+		"waiting: generation 3 (v2), 0 in flight; it said READY=1": {State: backend.ServiceWaiting, Current: 3, Generations: []backend.GenerationStatus{
+			{ID: 2, Release: "v1", State: backend.Failed, Reason: "another"}, {ID: 3, Release: "v2", State: backend.Current, Reason: why}}},
+		"starting: generation 1 (v1), 0 in flight; it said READY=1": {State: backend.ServiceStarting, Generations: []backend.GenerationStatus{
+			{ID: 1, Release: "v1", State: backend.Starting, Reason: why}}},
+		"serving: generation 3 (v2), 0 in flight": {State: backend.ServiceServing, Current: 3, Generations: []backend.GenerationStatus{
+			{ID: 3, Release: "v2", State: backend.Current, Reason: why}}},
+	} {
+		if got := statusLine(st); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 }
