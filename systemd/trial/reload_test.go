@@ -33,6 +33,8 @@ func TestReload(t *testing.T) {
 		for _, c := range []struct{ text, reason string }{
 			{config + "\n[redy]\n", "redy: unknown key; did you mean ready?"},
 			{strings.Replace(config, "web@", "other@", 1), "backend.unit cannot change while proxyd runs"},
+			{strings.Replace(config, "[backend]\n", "[backend]\npath = \"relay\"\n", 1), "backend.path cannot change while proxyd runs"},
+			{config + "\n[[listener]]\nname = \"http\"\nproxy_protocol = \"v2\"\n", "[[listener]] cannot change while proxyd runs"},
 			{config + "\n[limits]\nmax_connections = 3\n", "[limits] cannot change while proxyd runs"},
 			{"backend = [", "web.toml"},
 		} {
