@@ -106,8 +106,9 @@ func (s *generationSockets) open(id uint64, config *Config, launch backend.Launc
 	s.mu.Unlock()
 	if k == nil || k.stranded != "" { // its next run is on sockets of today
 		s.direct.unstrand(id)
-		// Not under mu: to be lent a member may take a while, and release must not
-		// wait. Nobody opens or releases this generation meanwhile.
+		// Not under mu: to be lent a member may take a second, and longer on a full
+		// machine, and the supervisor, who releases others, must not wait. Nobody opens
+		// or releases this generation meanwhile.
 		var err error
 		if k, err = s.make(id, config, launch); err != nil {
 			return nil, err
@@ -149,7 +150,7 @@ func removeSocket(a net.Addr) error {
 }
 
 // make picks the addresses of a generation and, where it is handed its sockets,
-// makes them. mu is held, but not while a member is lent.
+// makes them. mu is not held, see open.
 func (s *generationSockets) make(id uint64, config *Config, launch backend.Launch) (*keptSockets, error) {
 	if config.Backend.namedByFixed() {
 		return s.takeFixed(id, config)
@@ -159,11 +160,7 @@ func (s *generationSockets) make(id uint64, config *Config, launch backend.Launc
 	if s.lend != nil {
 		lend = s.lend
 	}
-	// It may wait for a second, and longer on a full machine. The supervisor, who
-	// releases others meanwhile, must not; of this generation nobody wants anything.
-	s.mu.Unlock()
 	k.handed, k.member, k.why = lend(id, config)
-	s.mu.Lock()
 	if k.member != 0 {
 		for _, l := range k.handed {
 			k.addresses[l.Name] = l.Addr
