@@ -274,7 +274,7 @@ func RecoverGroup(name string, cookies []uint64, held ...int) (listeners []Liste
 func takeMissing(fd int, name string, missing map[uint64]int, into []Listener) bool {
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	i, wanted := missing[cookie]
-	if err != nil || !wanted || checkListening(fd) != nil {
+	if err != nil || !wanted || heldListening(fd) != nil {
 		return false
 	}
 	addr, err := boundTo(fd)
@@ -284,6 +284,18 @@ func takeMissing(fd int, name string, missing map[uint64]int, into []Listener) b
 	into[i] = Listener{Name: name, FD: fd, Addr: addr, Source: SourceProxyd}
 	delete(missing, cookie)
 	return true
+}
+
+// heldListening is checkListening for a member, which may have been shut down by the
+// program that has it. It is left so: whoever steers the group has it listen again.
+func heldListening(fd int) error {
+	err := checkListening(fd)
+	if errors.Is(err, errDoesNotListen) {
+		if addr, err := boundTo(fd); err == nil && addr.Network() == "tcp" && addr.(*net.TCPAddr).Port != 0 {
+			return nil
+		}
+	}
+	return err
 }
 
 // recoverFrom takes those of the missing that one process holds.

@@ -22,8 +22,9 @@ var listenVars = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_
 // and takes them out of the environment, so it answers only once. Variables
 // meant for another process (LISTEN_PID) count as none.
 //
-// Each descriptor must be a listening stream socket of IPv4, IPv6 or unix. The
-// error names every one that is not, by number and name. The same name may stand
+// Each descriptor must be a listening stream socket of IPv4, IPv6 or unix. One of
+// TCP that is bound and does not listen was shut down by a program that had it, and
+// listens again. The error names every one that is not, by number and name. The same name may stand
 // on several descriptors: several addresses of one listener, or several members
 // of one SO_REUSEPORT group.
 //
@@ -121,7 +122,11 @@ func inherit(fd int, name string) (Listener, error) {
 	if err := CheckName(name); err != nil {
 		return Listener{}, fmt.Errorf("%w; set FileDescriptorName= in the .socket unit", err)
 	}
-	if err := checkListening(fd); err != nil {
+	err := checkListening(fd)
+	if errors.Is(err, errDoesNotListen) {
+		err = listenAgain(fd)
+	}
+	if err != nil {
 		return Listener{}, err
 	}
 	// A member of a group may be a running generation's, which knows the flag as it
@@ -183,7 +188,23 @@ func checkListening(fd int) error {
 		if _, err := unix.Getpeername(fd); err == nil {
 			return errors.New("a connection, not a listening socket: use Accept=no in the .socket unit")
 		}
-		return errors.New("a stream socket that does not listen")
+		return errDoesNotListen
+	}
+	return nil
+}
+
+var errDoesNotListen = errors.New("a stream socket that does not listen")
+
+// listenAgain has a TCP socket listen that somebody has called shutdown(2) on: that
+// ends its listening for all who hold it, and leaves it bound to its port where that
+// was asked for by number. A unix socket cannot come back.
+func listenAgain(fd int) error {
+	addr, err := boundTo(fd)
+	if tcp, ok := addr.(*net.TCPAddr); err != nil || !ok || tcp.Port == 0 {
+		return errDoesNotListen
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return fmt.Errorf("%w, and cannot again: %w", errDoesNotListen, err)
 	}
 	return nil
 }

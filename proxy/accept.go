@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +20,8 @@ const (
 func (l *loop) listen() {
 	p := l.proxy
 	want := uint64(0)
-	if p.taking.Load() && !p.held.Load() && !l.full.Load() && !l.resting && (l.index == 0 || !p.inOrder()) {
-		want = p.open.Load()
+	if p.taking.Load() && !p.held.Load() && p.barred.Load() == 0 && !l.full.Load() && !l.resting && (l.index == 0 || !p.inOrder()) {
+		want = p.open.Load() &^ l.unusable
 	}
 	change := want ^ l.listening
 	l.listening = want
@@ -86,8 +87,9 @@ func (l *loop) accept(i int) {
 			return
 		case unix.EBADF, unix.EINVAL, unix.ENOTSOCK, unix.EOPNOTSUPP, unix.EFAULT:
 			p.leave()
-			p.log.Error("listener unusable", "listener", p.names[i], "error", errno)
-			l.rest()
+			p.tellUnusable(i, errno, l.now)
+			l.unusable |= 1 << i // and the others go on
+			l.backOff()
 			l.listen()
 			return
 		default: // ECONNABORTED, EPROTO, EINTR and the network errors of accept(2)
@@ -97,10 +99,24 @@ func (l *loop) accept(i int) {
 	l.burst[i] = min(maxBurst, max(1, l.burst[i])*2)
 }
 
+// tellUnusable logs that a listener cannot be accepted from. Of a member Direct tells.
+func (p *Proxy) tellUnusable(i int, errno syscall.Errno, now int64) {
+	last := p.unusableAt.Load()
+	if p.members[i] || last != 0 && now-last < tellEvery || !p.unusableAt.CompareAndSwap(last, now) {
+		return
+	}
+	p.log.Error("listener unusable, trying again", "listener", p.names[i], "error", errno)
+}
+
 // rest stops accepting for a while.
 func (l *loop) rest() {
-	l.backoff = min(max(2*l.backoff, firstBackoff), lastBackoff)
 	l.resting = true
+	l.backOff()
+}
+
+// backOff sets the timer that ends a rest, of all listeners or of one.
+func (l *loop) backOff() {
+	l.backoff = min(max(2*l.backoff, firstBackoff), lastBackoff)
 	l.timers.add(timer{l.now + l.backoff, key{}, acceptAgain})
 }
 
@@ -149,6 +165,10 @@ func (l *loop) admit(fd int32, listener int) {
 func (l *loop) leave(c *conn) {
 	l.count(c)
 	l.unlink(c)
+	l.forgetOwn(c)
+	if len(l.strayed) > 0 {
+		delete(l.strayed, c.index)
+	}
 	l.place(c, nil)
 	l.load.Add(-1)
 	l.proxy.leave()

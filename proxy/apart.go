@@ -79,7 +79,7 @@ func (g *group) comesToUs(diag *diag, index int) (bool, error) {
 		return false, err
 	}
 	defer conn.Close()
-	at, err := g.cameTo(diag, conn)
+	at, err := g.peerTag(diag, conn)
 	return at == apartTag, err
 }
 

@@ -48,7 +48,7 @@ func (d *Direct) reserveQueued(generation uint64, none error) (member int, err e
 	cold, least := d.cold(), 0
 	for m := 1; m < len(d.members); m++ {
 		l := &d.members[m]
-		if l.generation != 0 || l.back != nil || len(l.late) > 0 && !cold {
+		if l.generation != 0 || d.spare(m) || l.back != nil || len(l.late) > 0 && !cold {
 			continue
 		}
 		n, err := d.queued(m)

@@ -61,13 +61,8 @@ func (s *socketSeen) local() netip.Addr {
 	return netip.AddrFrom16([16]byte(s.id[4:20])).Unmap()
 }
 
-// remote is its peer's address.
-func (s *socketSeen) remote() netip.Addr {
-	if s.family == unix.AF_INET {
-		return netip.AddrFrom4([4]byte(s.id[20:24]))
-	}
-	return netip.AddrFrom16([16]byte(s.id[20:36])).Unmap()
-}
+// remotePort is its peer's port.
+func (s *socketSeen) remotePort() uint16 { return binary.BigEndian.Uint16(s.id[2:]) }
 
 // diag asks the kernel. It is not safe for use by several goroutines.
 type diag struct {
@@ -144,6 +139,35 @@ func (d *diag) has(s *socketSeen) (now socketSeen, ok bool, err error) {
 		return now, false, fmt.Errorf("read socket: %w", err)
 	}
 	return now, ok, nil
+}
+
+// accepted gives the end of a connection that a listener on this machine has of it:
+// local is its own address and port, remote its peer's, both on an interface where
+// they are link-local. ok is false where there is none.
+func (d *diag) accepted(port int, local netip.Addr, remote netip.AddrPort, zone int) (found socketSeen, ok bool, err error) {
+	var id [48]byte
+	binary.BigEndian.PutUint16(id[:], uint16(port))
+	binary.BigEndian.PutUint16(id[2:], remote.Port())
+	copy(id[4:], local.AsSlice())
+	copy(id[20:], remote.Addr().AsSlice())
+	binary.NativeEndian.PutUint32(id[36:], uint32(zone))
+	binary.NativeEndian.PutUint64(id[40:], noCookie)
+	family := uint8(unix.AF_INET6)
+	if local.Is4() {
+		family = unix.AF_INET // also for a socket of IPv6 that takes both
+	}
+	if err := d.ask(sockDiagByFamily, 0, family, ^uint32(0), id[:]); err != nil {
+		return found, false, fmt.Errorf("ask for socket: %w", err)
+	}
+	// Where there is none the kernel gives the listener.
+	_, err = d.receive(func(s *socketSeen) { found, ok = *s, s.state != tcpListen && s.remotePort() == remote.Port() })
+	if errors.Is(err, unix.ENOENT) {
+		return found, false, nil
+	}
+	if err != nil {
+		return found, false, fmt.Errorf("read socket: %w", err)
+	}
+	return found, ok, nil
 }
 
 // destroy ends a connection with a reset, whoever has it (SOCK_DESTROY; needs

@@ -28,6 +28,9 @@ func (l *loop) dial(c *conn) {
 		l.tryLater(c)
 		return
 	}
+	if r.inOrder && !l.straight(c) {
+		return
+	}
 	d := &r.dests[c.listener]
 	fd, errno := socket(d.family)
 	if errno != 0 {
@@ -49,6 +52,9 @@ func (l *loop) dial(c *conn) {
 		// Over loopback the handshake ends within the call, which does not say
 		// so. Asking again saves a turn.
 		errno = connect(fd, d.raw)
+	}
+	if r.inOrder {
+		l.noteOwn(c)
 	}
 	switch errno {
 	case 0:
@@ -118,6 +124,7 @@ func (l *loop) reached(c *conn, watch uint32) {
 // is not given up while that is full.
 func (l *loop) unreached(c *conn, errno syscall.Errno) {
 	l.unlink(c)
+	l.forgetOwn(c)
 	if s := &c.side[backend]; s.fd >= 0 {
 		if s.is(isTCP) {
 			// It may have been made, to itself or just now: a close would leave

@@ -59,6 +59,8 @@ type Direct struct {
 	kick     chan struct{}
 	quit     chan struct{}
 	ended    chan struct{}
+	hangups  *hangups
+	jumbled  bool // under mu: the order of some group's members is not known
 }
 
 // NewDirect checks the groups and starts the goroutine that counts what drains.
@@ -102,6 +104,10 @@ func NewDirect(cfg DirectConfig) (*Direct, error) {
 			return nil, err
 		}
 	}
+	if err := d.watchHangups(); err != nil {
+		d.diag.close()
+		return nil, err
+	}
 	go d.watch()
 	return d, nil
 }
@@ -124,6 +130,9 @@ func (d *Direct) Steer(generation uint64) error {
 }
 
 func (d *Direct) steer(to int) error {
+	d.noticeDown()
+	d.bar(to)
+	defer func() { d.bar(d.to) }()
 	if d.to < 0 {
 		d.recognise(to)
 	}
@@ -172,7 +181,13 @@ func (d *Direct) steer(to int) error {
 // touched while a generation has it. A check that could not be made says nothing
 // of the groups: it breaks nothing.
 func (d *Direct) begin() error {
-	switch err := d.checkAll(); {
+	err := d.checkAll()
+	if errors.Is(err, ErrGroup) { // members left while nobody steered
+		if err = d.prove(); err == nil {
+			err = d.checkAll()
+		}
+	}
+	switch {
 	case errors.Is(err, ErrGroup) && d.broken == nil:
 		d.broken = err
 		d.log.Error("the direct path is not used for new generations", "error", err)
@@ -204,6 +219,10 @@ func (d *Direct) Steered() uint64 {
 // Close ends the counting. Steering stays in force; what is lent stays lent.
 func (d *Direct) Close() {
 	close(d.quit)
+	if d.hangups != nil {
+		d.wakeFollow()
+		d.hangups.stop()
+	}
 	<-d.ended
 	d.diag.close()
 }

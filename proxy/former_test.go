@@ -22,7 +22,19 @@ type heldFrom struct {
 func groupOfBefore(t *testing.T) (addr *net.TCPAddr, held []*heldFrom) {
 	t.Helper()
 	addr, fds := membersAt(t, "127.0.0.1", 5, false)
-	_, d := newDirect(t, addr, fds)
+	var listeners []Listener
+	for i, fd := range fds {
+		listeners = append(listeners, Listener{Name: "web", FD: fd, Member: i > 0})
+	}
+	p, err := New(Config{Listeners: listeners})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	d, err := NewDirect(DirectConfig{Groups: []Group{{"web", addr, fds}}, Proxy: p})
+	if err != nil {
+		t.Fatal(err)
+	}
 	left := map[int]bool{}
 	for generation := range uint64(2) {
 		generation++
@@ -41,6 +53,7 @@ func groupOfBefore(t *testing.T) (addr *net.TCPAddr, held []*heldFrom) {
 		held = append(held, h)
 		left[h.fd] = true
 	}
+	d.Close() // else they would listen again
 	for _, fd := range fds {
 		if !left[fd] {
 			if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil { // which ends its listening, as close(2) does

@@ -28,7 +28,7 @@ func newGroup(c Group) (*group, error) {
 	g := &group{name: c.Name, addr: c.Address, fds: c.Members, to: -1}
 	for i, fd := range c.Members {
 		for _, want := range []struct{ opt, value int }{
-			{unix.SO_TYPE, unix.SOCK_STREAM}, {unix.SO_ACCEPTCONN, 1}, {unix.SO_REUSEPORT, 1},
+			{unix.SO_TYPE, unix.SOCK_STREAM}, {unix.SO_REUSEPORT, 1},
 		} {
 			n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, want.opt)
 			if err != nil || n != want.value {
@@ -40,6 +40,14 @@ func newGroup(c Group) (*group, error) {
 			return nil, fmt.Errorf("%w: descriptor %d is not TCP, or of another family", ErrGroup, fd)
 		}
 		g.family = family
+		if isListening(fd) {
+			g.order = append(g.order, i)
+		}
+	}
+	for i := range g.fds { // shut down while nobody looked
+		if err := g.listenAgain(i); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrGroup, err)
+		}
 	}
 	if g.family == unix.AF_INET6 {
 		only, err := unix.GetsockoptInt(c.Members[0], unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)

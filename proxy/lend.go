@@ -67,7 +67,12 @@ func (d *Direct) Lend(ctx context.Context, generation uint64) (member int, fds [
 			n, err = d.queued(member)
 		}
 		if err == nil && n == 0 {
-			if err = d.check(ctx, member); err == nil {
+			if err = d.check(ctx, member); errors.Is(err, ErrGroup) { // it or another left meanwhile
+				if err = d.prove(); err == nil {
+					err = d.check(ctx, member)
+				}
+			}
+			if err == nil {
 				d.mu.Lock()
 				d.tallies[generation] = &tally{generation: generation, member: member, left: never}
 				d.unsure = true
@@ -98,12 +103,13 @@ func (d *Direct) reserve(generation uint64, tried map[int]bool) (member int, len
 			return 0, false, err
 		}
 	}
+	d.noticeDown()
 	// A handshake that began before a member was left may end much later: so
 	// the one that was left first.
 	late := false
 	for m := 1; m < len(d.members); m++ {
 		late = late || d.members[m].generation == 0 && !d.members[m].free()
-		if d.members[m].free() && !tried[m] && (member == 0 || d.members[m].left < d.members[member].left) {
+		if d.members[m].free() && !tried[m] && !d.spare(m) && (member == 0 || d.members[m].left < d.members[member].left) {
 			member = m
 		}
 	}
@@ -115,6 +121,13 @@ func (d *Direct) reserve(generation uint64, tried map[int]bool) (member int, len
 	}
 	d.members[member].generation = generation
 	return member, false, nil
+}
+
+// spare says that a member is not lent, as it is the one that the kernel moves into
+// the place of another that is shut down: clients of that one then come to nobody
+// else than the relay. With three members it is: nobody else is left.
+func (d *Direct) spare(member int) bool {
+	return len(d.members) > leastMembers && slices.ContainsFunc(d.groups, func(g *group) bool { return g.last(member) })
 }
 
 // giveUp puts a reserved member back, for want of err. It gives the error where
@@ -198,6 +211,8 @@ func (d *Direct) Return(generation uint64) {
 	d.unsure = true
 	d.wake()
 	d.members[t.member].generation, d.members[t.member].last = 0, generation
+	d.noticeDown()
+	d.mustRevive(t.member)
 	if t.left != never {
 		d.members[t.member].back = &comeBack{t, t.left}
 		d.wake()
@@ -211,4 +226,5 @@ func (d *Direct) Return(generation uint64) {
 	if err := d.proxy.Serve(true, d.fds(t.member)...); err != nil {
 		d.log.Error("clients that wait in a queue are not served", "error", err)
 	}
+	d.tidy()
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -28,9 +29,12 @@ type loop struct {
 	take      func(listener int32) (int32, syscall.Errno) // accept; a test's own, to fail
 	backoff   int64                                       // ns; 0: accepting works
 	resting   bool                                        // accepting failed, waits for its timer
+	unusable  uint64                                      // listeners that fail, until the same timer
 	head      int32                                       // connecting, oldest first
 	tail      int32
 	swept     int64
+	dialled   map[int32]netip.AddrPort // local ends of connections to own addresses, see astray.go
+	strayed   map[int32]uint64         // clients that are such, and Proxy.proven when they came
 
 	turns atomic.Uint64
 	load  atomic.Int64 // connections, for the others to compare
@@ -222,7 +226,7 @@ func (l *loop) expire() {
 			break
 		}
 		if t.what == acceptAgain {
-			l.resting = false
+			l.resting, l.unusable = false, 0
 			l.listen()
 			continue
 		}

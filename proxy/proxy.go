@@ -55,11 +55,16 @@ type Proxy struct {
 	taking atomic.Bool // there is somebody to take clients for
 	served atomic.Bool // there was, at some time
 	held   atomic.Bool
+	barred atomic.Uint32 // see bar
+	own    ownDials
+	astray func()        // tells who steers that the relay met itself; nil: nobody does
+	proven atomic.Uint64 // how often that was found to be in order since
 	live   atomic.Int64
 	open   atomic.Uint64 // listeners that clients are taken from, by index
 	empty  atomic.Pointer[empty]
 	// Clients given up since the last line about them, and when that was.
 	unreached, toldAt atomic.Int64
+	unusableAt        atomic.Int64 // when a listener that fails was told of last
 
 	crowded atomic.Bool  // some loop stopped accepting at the limit
 	emfile  atomic.Int64 // accepts that failed for want of descriptors or memory

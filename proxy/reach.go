@@ -2,18 +2,37 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 )
 
 // Dial connects to a generation on a listener, whether or not new connections
-// go there.
+// go there. It is an error where the connection came to another.
 func (d *Direct) Dial(ctx context.Context, generation uint64, listener string) (net.Conn, error) {
 	g, member, err := d.find(generation, listener)
 	if err != nil {
 		return nil, fmt.Errorf("dial generation %d: %w", generation, err)
 	}
-	return g.dial(ctx, member)
+	conn, err := g.dial(ctx, member)
+	if err != nil {
+		return nil, fmt.Errorf("dial generation %d: %w", generation, err)
+	}
+	if at, err := g.ask(conn); err != nil || at != untold && at != member {
+		conn.Close()
+		return nil, fmt.Errorf("dial generation %d: it came to member %d, not to %d: %w", generation, at, member, errors.Join(err, ErrGroup))
+	}
+	return conn, nil
+}
+
+// ask is cameTo with a diag of its own.
+func (g *group) ask(conn net.Conn) (int, error) {
+	diag, err := openDiag()
+	if err != nil {
+		return untold, err
+	}
+	defer diag.close()
+	return g.cameTo(diag, conn)
 }
 
 // Waiting counts the connections in the queue of a generation's listener.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -16,18 +15,17 @@ import (
 // last one takes its place, and whoever comes back stands at the end: so as long as
 // all members stand in the list as at first, each has the index that it had.
 //
-// What is done here leaves the indexes as they are: a switch replaces a program,
-// what is lent, kept or given back stays open, and no member is added or closed. But
-// a generation's program can change them: it takes its member out of the group with
-// shutdown(2), and puts it back, at the end, with listen(2). It has one from Lend to
+// A switch replaces a program, what is lent, kept or given back stays open, and no
+// member is added or closed. But a generation's program can change the indexes: it takes
+// its member out of the group with shutdown(2), which is followed (shut.go), and puts it
+// back, at the end, with listen(2), maybe within so short a time that nobody notices. It has one from Lend to
 // Return, and from one start to the next. A socket that it opens at the address
 // itself changes no index when it comes or goes, see strangers.go.
 
 // recheckPause is the least between two checks.
 const recheckPause = time.Second
 
-// Recheck has the places of all members compared with the kernel's soon. What finds
-// a difference says so, and keeps every generation that comes on the relay.
+// Recheck has the places of all members compared with the kernel's soon.
 func (d *Direct) Recheck() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -54,6 +52,9 @@ func (d *Direct) recheck() {
 	d.unsure = false
 	d.mu.Unlock()
 	for _, g := range d.groups {
+		g.mu.Lock()
+		before := g.places
+		g.mu.Unlock()
 		known, err := g.cookies()
 		var now listening
 		if err == nil {
@@ -67,49 +68,36 @@ func (d *Direct) recheck() {
 			return
 		}
 		d.tellStrangers(g, now.strangers)
-		if wrong := d.misplaced(g, now.members); wrong != nil {
-			d.mu.Lock()
-			if d.broken == nil {
-				d.broken = wrong
-				d.log.Error("the direct path is not used for new generations", "error", wrong)
-			}
-			d.mu.Unlock()
-		}
+		d.putRight(g, before, now.members)
 	}
 }
 
-// misplaced says what is wrong with the members of a group, as the kernel lists them
-// now; nil: nothing.
-func (d *Direct) misplaced(g *group, now []int) error {
-	if slices.Equal(now, g.places) {
-		return nil
-	}
-	at := fmt.Sprintf("check the members of listener %q at %s", g.name, g.addr)
-	for m := range g.fds {
-		if !slices.Contains(now, m) {
-			return fmt.Errorf("%s: %w: %s has left it", at, ErrGroup, d.nameOf(m))
-		}
-	}
-	for m := range g.fds {
-		without := func(list []int) []int {
-			return slices.DeleteFunc(slices.Clone(list), func(x int) bool { return x == m })
-		}
-		if slices.Equal(without(now), without(g.places)) {
-			return fmt.Errorf("%s: %w: %s has left it and come back in another place", at, ErrGroup, d.nameOf(m))
-		}
-	}
-	return fmt.Errorf("%s: %w: its members stand in another order", at, ErrGroup)
-}
-
-// nameOf names a member for a person.
-func (d *Direct) nameOf(member int) string {
+// putRight compares the members of a group, as the kernel lists them now, with what is
+// known. One that is missing was shut down, and is dealt with as such (shut.go). One
+// that has left and come back by itself is in another place, so the places of all are
+// found by trying. counting is held.
+func (d *Direct) putRight(g *group, before, now []int) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch m := d.members[member]; {
-	case m.generation != 0:
-		return fmt.Sprintf("member %d, generation %d's,", member, m.generation)
-	case m.last != 0:
-		return fmt.Sprintf("member %d, generation %d's before,", member, m.last)
+	d.noticeDown()
+	d.mu.Unlock()
+	g.mu.Lock()
+	if len(before) > 0 && &before[0] != &g.places[0] { // meanwhile
+		g.mu.Unlock()
+		d.Recheck()
+		return
 	}
-	return fmt.Sprintf("member %d, nobody's,", member)
+	known := slices.DeleteFunc(slices.Clone(g.places), func(m int) bool { return !slices.Contains(now, m) })
+	moved := !slices.Equal(known, slices.DeleteFunc(slices.Clone(now), func(m int) bool { return !slices.Contains(known, m) }))
+	if moved && len(now) == len(g.fds) {
+		g.places = now
+	}
+	g.mu.Unlock()
+	if !moved {
+		return
+	}
+	d.log.Warn("members have left their group and come back in another place", "listener", g.name, "address", g.addr)
+	d.mu.Lock()
+	d.jumbled = true
+	d.mu.Unlock()
+	d.wakeFollow()
 }

@@ -56,20 +56,3 @@ func (g *group) goesTo(diag *diag) (member int, err error) {
 	defer conn.Close()
 	return g.cameTo(diag, conn)
 }
-
-// cameTo gives the member that a connection of our own has come to, by its tag; or
-// untold, where it waits for a first byte under TCP_DEFER_ACCEPT, tcp(7), or was
-// closed already.
-func (g *group) cameTo(diag *diag, conn net.Conn) (member int, err error) {
-	from := localAddr(conn)
-	at, found := untold, 0
-	err = diag.between(g.family, g.addr.Port, int(from.Port()), openStates, func(s *socketSeen) {
-		if s.remote() == from.Addr() {
-			at, found = int(s.tag), found+1
-		}
-	})
-	if err != nil || found != 1 {
-		return untold, err
-	}
-	return at, nil
-}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,21 +20,23 @@ import (
 // group is the SO_REUSEPORT group of one address. New connections go where a
 // classic BPF program says that is attached to it (SO_ATTACH_REUSEPORT_CBPF,
 // socket(7)): a number, which the kernel takes as the index of a member. The
-// index is the order of listen(2), and stays as long as no member is closed
-// (reuseport_add_sock and __reuseport_detach_sock in
+// index is the order of listen(2), and stays as long as no member is closed or
+// shut down (reuseport_add_sock and __reuseport_detach_sock in
 // net/core/sock_reuseport.c).
 type group struct {
 	name   string
 	addr   *net.TCPAddr
 	family int   // of the sockets: AF_INET, AF_INET6
 	dual   bool  // IPv6 ones that take IPv4 as well
-	fds    []int // members, by index; borrowed
+	fds    []int // members; borrowed
 
-	places    []int                 // members, as the kernel listed them at first
+	places    []int                 // members, as the kernel lists them if all is known; guarded by mu
 	strangers map[uint64]socketSeen // that were told of, by cookie; guarded by Direct.counting
+	others    atomic.Int32          // how many these are
 
 	mu     sync.Mutex
-	to     int // -1: as it is, which is not known here
+	order  []int // which member the kernel has at each index, see order.go
+	to     int   // member; -1: as it is, which is not known here
 	probes []probe
 }
 
@@ -43,7 +46,7 @@ type group struct {
 // have bound.
 type probe struct {
 	from net.TCPAddr
-	to   int
+	to   int // index
 }
 
 // maxProbes bounds the program's length; there is one for each readiness check
@@ -108,10 +111,19 @@ func program(to int, probes []probe) []unix.SockFilter {
 }
 
 // attach puts a program in force. The kernel replaces the one before in one
-// step: each new connection is decided by one of the two.
+// step: each new connection is decided by one of the two. In place of a member
+// that does not listen it is the hold member.
 func (g *group) attach(to int, probes []probe) error {
-	filter := program(to, probes)
-	err := unix.SetsockoptSockFprog(g.fds[0], unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
+	index := g.index(to)
+	if index < 0 {
+		index = max(0, g.index(hold))
+	}
+	fd := g.fds[0]
+	if i := slices.IndexFunc(g.order, func(m int) bool { return m >= 0 }); i >= 0 {
+		fd = g.fds[g.order[i]] // one that is in the group
+	}
+	filter := program(index, probes)
+	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
 		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 	if err != nil {
 		return fmt.Errorf("steer listener %q at %s: %w", g.name, g.addr, err)
@@ -143,11 +155,16 @@ func (g *group) reach() *net.TCPAddr {
 
 // dial connects to one member.
 func (g *group) dial(ctx context.Context, member int) (net.Conn, error) {
+	return g.dialAt(ctx, func() int { return g.index(member) })
+}
+
+// dialAt connects to what is at an index. That is asked for with mu held.
+func (g *group) dialAt(ctx context.Context, index func() int) (net.Conn, error) {
 	to := g.reach()
 	from := net.TCPAddr{IP: to.IP, Zone: to.Zone}
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		var failed error
-		err := c.Control(func(fd uintptr) { failed = g.aim(int(fd), &from, member) })
+		err := c.Control(func(fd uintptr) { failed = g.aim(int(fd), &from, index) })
 		return errors.Join(err, failed)
 	}}
 	defer g.forget(&from)
@@ -155,7 +172,7 @@ func (g *group) dial(ctx context.Context, member int) (net.Conn, error) {
 }
 
 // aim binds a socket that is about to connect and lets the group know it.
-func (g *group) aim(fd int, from *net.TCPAddr, member int) error {
+func (g *group) aim(fd int, from *net.TCPAddr, index func() int) error {
 	g.forget(from) // net.Dialer may try again
 	from.Port = 0
 	if err := bindFrom(fd, from); err != nil {
@@ -171,7 +188,11 @@ func (g *group) aim(fd int, from *net.TCPAddr, member int) error {
 	if len(g.probes) >= maxProbes {
 		return errProbes
 	}
-	return g.attach(max(g.to, hold), append(slices.Clone(g.probes), probe{*from, member}))
+	to := index()
+	if to < 0 {
+		return errDown
+	}
+	return g.attach(max(g.to, hold), append(slices.Clone(g.probes), probe{*from, to}))
 }
 
 // sourcesTried is how many addresses a probe over loopback tries to come from, and
@@ -298,6 +319,47 @@ func (g *group) checkLent(ctx context.Context, diag *diag, member int) error {
 		return fail(err)
 	}
 	return nil
+}
+
+// peerTag gives the tag of what a connection of our own has come to; untold where it
+// waits for a first byte under TCP_DEFER_ACCEPT, tcp(7), or was closed already. It
+// looks the one socket up, so it costs the same however many there are.
+func (g *group) peerTag(diag *diag, conn net.Conn) (int, error) {
+	from, to := localAddr(conn), conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().WithZone("")
+	s, ok, err := diag.accepted(g.addr.Port, to, from, zoneOf(conn))
+	if err != nil || !ok {
+		return untold, err
+	}
+	return int(s.tag), nil
+}
+
+// cameTo gives the member that a connection of our own has come to, by its tag; or
+// untold.
+func (g *group) cameTo(diag *diag, conn net.Conn) (member int, err error) {
+	tag, err := g.peerTag(diag, conn)
+	if err != nil || tag == untold {
+		return untold, err
+	}
+	at := untold
+	for m, fd := range g.fds {
+		if readTag(fd) == tag { // a program may have changed it: see tag.go
+			if at != untold {
+				return untold, nil
+			}
+			at = m
+		}
+	}
+	return at, nil
+}
+
+// zoneOf gives the number of the interface of a link-local address; 0: none.
+func zoneOf(conn net.Conn) int {
+	if zone := conn.LocalAddr().(*net.TCPAddr).Zone; zone != "" {
+		if ifi, err := net.InterfaceByName(zone); err == nil {
+			return ifi.Index
+		}
+	}
+	return 0
 }
 
 // localAddr gives the address that a probe comes from, as sockAddr does.

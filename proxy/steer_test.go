@@ -228,14 +228,11 @@ func TestAnIndexIsChecked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(tag(fds[1], 2), tag(fds[2], 1)); err != nil {
-		t.Fatal(err)
-	}
+	g.order = []int{0, 2, 1}
 	if err := g.checkLent(context.Background(), diag, 1); !errors.Is(err, ErrGroup) {
 		t.Fatalf("members in another order, one lent: %v", err)
 	}
 	landed(t, fds)
-	g.fds = []int{fds[0], fds[2], fds[1]}
 	if err := check(1); !errors.Is(err, ErrGroup) {
 		t.Fatalf("members in another order: %v", err)
 	}
@@ -290,7 +287,7 @@ func TestAProbeNeedsNoFreePortOfOneAddress(t *testing.T) {
 				t.Fatal(err)
 			}
 			from := net.TCPAddr{IP: g.reach().IP}
-			if err := g.aim(free, &from, 2); err != nil {
+			if err := g.aim(free, &from, func() int { return 2 }); err != nil {
 				t.Fatal(err)
 			}
 			if !c.good(&from, port) {

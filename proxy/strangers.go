@@ -10,7 +10,9 @@ import (
 // that it was handed: SO_REUSEPORT lets it, where it is the same user's. The socket
 // is a member of the group then, a stranger. One that joined after ours does no
 // harm: its index is behind theirs, no program of ours names it, so it gets no
-// connection, and when it is closed the last of the strangers takes its place. But
+// connection, and when it is closed the last of the strangers takes its place. Only
+// where a member of ours is shut down is a stranger moved between ours (order.go): then
+// no member is lent any more, and what is lent goes on. But
 // whoever opened it may wait for clients there in vain, so it is said.
 //
 // One that was there before ours is another matter: it has an index of ours. So a
@@ -68,4 +70,5 @@ func (d *Direct) tellStrangers(g *group, now map[uint64]socketSeen) {
 		d.log.Info("no other sockets are at a listener's address any more", "listener", g.name, "address", g.addr)
 	}
 	g.strangers = now
+	g.others.Store(int32(len(now)))
 }

@@ -14,7 +14,7 @@ import (
 // named in the log. It takes nothing from anybody, also where it ends; and the next
 // Direct takes the group all the same, as it was a group before.
 func TestAStrangerThatJoins(t *testing.T) {
-	addr, fds := membersAt(t, "127.0.0.1", 4, false)
+	addr, fds := membersAt(t, "127.0.0.1", 5, false)
 	var log safeLog
 	open := func(before bool) (*Proxy, *Direct, error) {
 		var listeners []Listener

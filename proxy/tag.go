@@ -50,6 +50,21 @@ func tag(fd, value int) error {
 	return nil
 }
 
+// readTag gives the tag that a socket has, untold where that cannot be read.
+func readTag(fd int) int {
+	value := 0
+	for i, o := range tagOptions {
+		now, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, o.option)
+		if err != nil {
+			return untold
+		}
+		if now == o.set {
+			value |= 1 << i
+		}
+	}
+	return value
+}
+
 // tagOf reads a tag from a struct inet_diag_sockopt.
 func tagOf(b []byte) int {
 	value := 0

@@ -42,6 +42,8 @@ func (d *Direct) Readmit(member int) error {
 	m := &d.members[member]
 	m.generation, m.left, m.back = 0, d.turn, &comeBack{}
 	d.wake()
+	d.noticeDown()
+	d.mustRevive(member)
 	if d.to < 0 {
 		return nil // begin does it
 	}

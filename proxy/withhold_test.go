@@ -63,7 +63,7 @@ func (l *leaver) stop() {
 func TestWithheldMembersAreNotLent(t *testing.T) {
 	for name, kept := range map[string]bool{"nobody's": false, "a generation's": true} {
 		t.Run(name, func(t *testing.T) {
-			addr, fds := membersAt(t, "127.0.0.1", 4, false)
+			addr, fds := membersAt(t, "127.0.0.1", 5, false)
 			old := startLeaver(t, fds[1])
 			defer func() {
 				if old != nil {

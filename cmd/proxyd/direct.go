@@ -193,6 +193,15 @@ func (p *directPath) recheck() {
 	}
 }
 
+// revive has the sockets of a generation that has a member listen again where its last
+// run shut them down.
+func (p *directPath) revive(id uint64) error {
+	if !p.has(id) {
+		return nil
+	}
+	return p.direct.Revive(id)
+}
+
 // forget drops what status shows of a generation.
 func (p *directPath) forget(id uint64) {
 	p.mu.Lock()

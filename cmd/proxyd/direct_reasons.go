@@ -52,11 +52,12 @@ const (
 	reasonOtherUID = "other uid"
 )
 
-// Members of one address: one to hold, one for each generation that may run.
+// Members of one address: one to hold, one for each generation that may run, and a
+// spare one, which is never lent where there are more than fewestMembers.
 const (
 	fewestMembers = 3  // the least that a promote can do with
 	mostMade      = 16 // that proxyd makes
-	restMembers   = 4  // beside those that drain: hold, current, standby, next
+	restMembers   = 5  // beside those that drain: hold, current, standby, next, spare
 )
 
 // wantsRelay says what in the config keeps clients on the relay; empty: nothing

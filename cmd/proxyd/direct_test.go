@@ -238,35 +238,6 @@ func (d *daemonUnderTest) mustBeRecognised(group []string) {
 	}
 }
 
-// A program that ends its socket for all who have it, rather than closing it, takes
-// that out of the group, and others move. It is found when the generation has ended,
-// and who comes then is on the relay, with the reason; clients notice nothing.
-func TestAProgramThatShutsItsSocketDown(t *testing.T) {
-	d := newDaemon(t, setup{command: scripted(t, "shuts", "serve"), path: pathAuto, toml: "[promote]\nprobation = \"0s\"\n"})
-	d.startServing()
-	d.mustBeDirect()
-	d.mustCtl("promote", "v2")
-	d.mustBeDirect()
-	d.awaitGeneration(1, "standby")
-	l := startTraffic(t, d.address)
-	d.mustCtl("retire")
-	d.awaitGeneration(1, "stopped")
-	want := fmt.Sprintf("check the members of listener \"http\" at %s: not a group of SO_REUSEPORT sockets of our own: member 1, generation 1's", d.address) // or "1's before"
-	d.await("that it is found", func() bool {
-		return strings.Contains(d.log.String(), "[ERROR] proxyd.direct: the direct path is not used for new generations: error=")
-	})
-	l.runFor(50)
-	d.mustBeDirect() // who had a socket before has it still
-	d.mustCtl("promote", "v3")
-	if l := d.status().Listeners[0]; l.Path != pathRelay || !strings.HasPrefix(l.Reason, want) || !strings.HasSuffix(l.Reason, ", has left it") {
-		t.Errorf("listener: %+v, not %q", l, want)
-	}
-	d.mustAnswer("v3")
-	l.runFor(50)
-	l.stop()
-	l.check()
-}
-
 // A program that closes descriptors it was not told of leaves a proxyd that was killed
 // together with its holder no group to come back to. It is replaced, on the relay, and
 // the service is back.

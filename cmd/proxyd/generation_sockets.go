@@ -113,9 +113,14 @@ func (s *generationSockets) open(id uint64, config *Config, launch backend.Launc
 		if k, err = s.make(id, config, launch); err != nil {
 			return nil, err
 		}
-		s.mu.Lock()
-		s.kept[id] = k
-		s.mu.Unlock()
+		s.keep(id, k)
+	} else {
+		var err error
+		k, err = s.revive(id, k)
+		s.keep(id, k) // also with an error: some may be others by now
+		if err != nil {
+			return nil, err
+		}
 	}
 	s.noteSockets(id, k)
 	if k.member != 0 {
@@ -137,6 +142,37 @@ func (s *generationSockets) open(id uint64, config *Config, launch backend.Launc
 		}
 	}
 	return k, nil
+}
+
+func (s *generationSockets) keep(id uint64, k *keptSockets) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept[id] = k
+}
+
+// revive gives what a generation keeps back in use where its last run shut sockets
+// down, as programs do to wake a thread that waits in accept(2). What was kept is not
+// changed.
+func (s *generationSockets) revive(id uint64, k *keptSockets) (*keptSockets, error) {
+	if k.member != 0 {
+		return k, s.direct.revive(id)
+	}
+	now := *k
+	now.handed = slices.Clone(k.handed)
+	for i, l := range k.handed {
+		revived, changed, err := activation.Revive(l)
+		if err != nil {
+			return &now, err
+		}
+		now.handed[i] = revived
+		if changed && revived.FD != l.FD {
+			s.unstore(storeName(id, l.Name))
+			if err := activation.Store(storeName(id, l.Name), revived.FD); err != nil {
+				s.log.Warn("this socket will not outlive proxyd", "generation", id, "listener", l.Name, "error", err)
+			}
+		}
+	}
+	return &now, nil
 }
 
 func removeSocket(a net.Addr) error {

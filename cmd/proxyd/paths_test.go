@@ -34,6 +34,7 @@ var onBothPaths = []string{
 	"TestAChangedCommandIsForNewGenerations",
 	"TestNonBlocking",
 	"TestHoldAndResume",
+	"TestAProgramThatShutsItsSocketDown",
 	"TestSwitchesBackToBackUnderLoad",
 	"TestCheckBesideARunningProxyd",
 }
@@ -59,7 +60,6 @@ var onOnePath = map[string]string{
 	"TestKilledWithoutTheRightToTrace":                        directOnly, // nobody shares the relay's listeners
 	"TestKilledWithItsHolder":                                 directOnly,
 	"TestWhenTheHolderEnds":                                   directOnly,
-	"TestAProgramThatShutsItsSocketDown":                      directOnly,
 	"TestWhatCannotBeEndedSharesNoClients":                    directOnly,
 	"TestMovesToTheDirectPath":                                directOnly,
 	"TestAProgramThatJoinsTheListenersGroup":                  directOnly,

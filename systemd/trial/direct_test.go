@@ -122,9 +122,9 @@ func TestTheLinesOfAGroup(t *testing.T) {
 			})
 		}
 		config := fmt.Sprintf(goConfig, "web") + "[promote]\nprobation = \"0s\"\n"
-		says(2, config, "add the line ListenStream=[::]:443 to it 10 more times")
+		says(2, config, "add the line ListenStream=[::]:443 to it 11 more times")
 		insists := strings.Replace(config, "[stop]", "path = \"direct\"\n[stop]", 1)
-		says(1, insists, "add the line ListenStream=[::]:443 to it 11 more times")
+		says(1, insists, "add the line ListenStream=[::]:443 to it 12 more times")
 		stop()
 		write(t, "/etc/proxyd/web.toml", insists)
 		membersOf(t, webPort, 3)

@@ -53,8 +53,8 @@ func releases(t *testing.T, name string, labels ...string) {
 }
 
 // lines is how often the .socket unit repeats its ListenStream= line: one to
-// hold, and one for each generation that may run at a time.
-const lines = 6
+// hold, one to spare, and one for each generation that may run at a time.
+const lines = 7
 
 // Over which path the services of a test are installed.
 const (
