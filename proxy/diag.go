@@ -117,12 +117,22 @@ func (d *diag) between(family, port, remote int, states uint32, f func(*socketSe
 	for {
 		done, err := d.receive(f)
 		if err != nil {
-			return fmt.Errorf("read sockets: %w", err)
+			return fmt.Errorf("read sockets: %w", nameModule(err))
 		}
 		if done {
 			return nil
 		}
 	}
+}
+
+// nameModule says what is missing where the kernel knows nothing of TCP's sockets: it
+// answers then as it does for one socket that is gone (inet_diag_lock_handler in
+// net/ipv4/inet_diag.c, which has tried to load the module).
+func nameModule(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%w: the kernel module tcp_diag is not there", err)
+	}
+	return err
 }
 
 // has says whether a socket that was seen is still there, and how it is now.

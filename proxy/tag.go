@@ -10,7 +10,9 @@ import (
 // Each member of a group carries its index as a tag, and what comes in by it
 // inherits the tag from its handshake's end on: in the queue, with whichever
 // process accepts it, and when it is passed on to another. So the kernel itself
-// can be asked whose a connection is, by anybody, without a look at processes.
+// can be asked whose a connection is, by anybody, without a look at processes. A
+// connection that a generation passes to another generation stays the first one's: it
+// counts there until it ends, and a drain of the first waits for it.
 //
 // A tag is made of socket options that mean nothing to an accepted TCP
 // connection, that no privilege is needed for, and that sock_diag tells

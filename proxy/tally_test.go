@@ -207,6 +207,53 @@ func TestCutResetsOneGenerationsConnections(t *testing.T) {
 	}
 }
 
+// Where the kernel cannot tell of sockets the error says what it needs.
+func TestTheMissingModuleIsNamed(t *testing.T) {
+	d, err := openDiag()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	// No module is for such a family, and the answer is the same.
+	if err := d.each(unix.AF_APPLETALK, 1, openStates, func(*socketSeen) {}); !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "tcp_diag") {
+		t.Fatalf("the kernel answers %v", err)
+	}
+}
+
+// One that cannot be reset does not spare the others, and is told; where nothing may
+// be reset, nothing is told.
+func TestCutGoesOnAfterAFailure(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 4, false)
+	_, d := newDirect(t, addr, fds)
+	one := newGeneration(t, d, 1)
+	if err := d.Steer(1); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		dialTo(t, addr)
+	}
+	one.do("accept", 5)
+	calls := 0
+	defer func(real func(*diag, *socketSeen) error) { destroy = real }(destroy)
+	real := destroy
+	destroy = func(g *diag, s *socketSeen) error {
+		if calls++; calls == 1 {
+			return unix.ENOMEM
+		}
+		return real(g, s)
+	}
+	if err := d.Cut(1); !errors.Is(err, unix.ENOMEM) || calls != 5 {
+		t.Fatalf("%d of 5 were tried, %v", calls, err)
+	}
+	if err := d.Count(); err != nil || d.InFlight(1) != 1 {
+		t.Fatalf("%d are left, %v", d.InFlight(1), err)
+	}
+	destroy = func(*diag, *socketSeen) error { return unix.EPERM }
+	if err := d.Cut(1); err != nil {
+		t.Fatalf("without the right: %v", err)
+	}
+}
+
 // A handshake that began before the switch and ends after it is the old
 // generation's, and is waited for. TCP_DEFER_ACCEPT keeps it from ending until
 // the client sends something, see tcp(7).
