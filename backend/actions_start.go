@@ -189,9 +189,15 @@ func (s *Supervisor) proving(ctx context.Context, cancel context.CancelFunc, id 
 	if p.prove(ctx) != nil {
 		return
 	}
+	var is Event = ProvenReady{Gen: id}
+	if r, ok := p.run.(Misfitter); ok {
+		if why := r.Misfit(); why != "" {
+			is = Misfit{Gen: id, Why: why}
+		}
+	}
 	_ = s.call(s.ctx, func() {
 		if m := s.member(id); m.proof == p && ctx.Err() == nil && m.run == p.run {
-			s.step(ProvenReady{Gen: id})
+			s.step(is)
 		}
 	})
 }

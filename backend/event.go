@@ -96,6 +96,12 @@ type (
 		Gen    uint64
 		Reason string
 	}
+	// Misfit: the process was proven ready, and it shows by now that it was handed
+	// the wrong sockets, for Why. Started once more it is given others.
+	Misfit struct {
+		Gen uint64
+		Why string
+	}
 	// Switched: every event loop has seen the switch to Gen, and it is on disk.
 	Switched struct{ Gen uint64 }
 	// SwitchFailed: nothing was switched, for Reason.
@@ -135,6 +141,7 @@ func (Started) event()           {}
 func (StartFailed) event()       {}
 func (ProvenReady) event()       {}
 func (Exited) event()            {}
+func (Misfit) event()            {}
 func (Switched) event()          {}
 func (SwitchFailed) event()      {}
 func (Drained) event()           {}

@@ -22,7 +22,8 @@ type fakeDriver struct {
 	planned  string            // more of what Plan gives
 	moves    []uint64          // those of starts that were for a move
 	released []uint64
-	hurried  []uint64 // those whose end clients waited for
+	misfits  map[uint64]string // why the next run of a generation should have other sockets
+	hurried  []uint64          // those whose end clients waited for
 	swept    []uint64
 	checks   int                 // readiness commands that were run
 	apart    map[uint64]string   // why no connection can be given to a run any more
@@ -188,6 +189,14 @@ func (r *fakeRun) LastLines() []string        { return r.lines }
 func (r *fakeRun) Tells() bool                { return false }
 func (r *fakeRun) Notices() <-chan Notice     { return nil }
 func (r *fakeRun) Waiting(string) (int, bool) { return 0, false }
+
+func (r *fakeRun) Misfit() string {
+	r.driver.mu.Lock()
+	defer r.driver.mu.Unlock()
+	why := r.driver.misfits[r.id]
+	delete(r.driver.misfits, r.id)
+	return why
+}
 
 func (r *fakeRun) Stranded() (string, bool) { return r.driver.apart[r.id], true }
 

@@ -72,6 +72,7 @@ type generation struct {
 	probation       bool   // promoted a short while ago
 	stopWhenDrained bool   // no standby for this one
 	unsure          bool   // it may have clients though it is not current and does not drain: see doubt
+	misfit          string // why its process ends to be started again on other sockets; empty: it does not
 	stranded        string // why its process can be given no client any more; empty: it can
 	beside          bool   // where it is stranded: its release can be run beside it
 	drainSerial     uint64
@@ -206,6 +207,8 @@ func (m *Machine) Step(e Event) []Action {
 		m.provenReady(e)
 	case Exited:
 		m.exited(e)
+	case Misfit:
+		m.misfit(e)
 	case Switched:
 		m.switched(e)
 	case SwitchFailed:
@@ -289,7 +292,7 @@ func (m *Machine) launch(g *generation, by string) {
 }
 
 func (m *Machine) launchAs(g *generation, start Start) {
-	g.process, g.late, g.stranded = processLaunching, false, ""
+	g.process, g.late, g.stranded, g.misfit = processLaunching, false, "", ""
 	m.emit(Save{}, start)
 	m.setTimer(g.id, TimerReady, Delay{After: m.policy.ReadyDeadline})
 }

@@ -88,6 +88,23 @@ func (m *Machine) provenReady(e ProvenReady) {
 	}
 }
 
+// misfit: the process is ready, on sockets that are not for it. Nothing speaks against
+// it; no client has been given to it yet, and one that waits goes on waiting.
+func (m *Machine) misfit(e Misfit) {
+	g := m.gens[e.Gen]
+	if g == nil || g.process != processProving {
+		return
+	}
+	if id, _ := m.twinOf(g); id != 0 { // it is of no use on others
+		m.failOp(g, e.Why)
+		m.stop(g, Failed, "", e.Why)
+		return
+	}
+	m.cancelTimers(g.id, TimerReady)
+	g.misfit = e.Why
+	m.end(g)
+}
+
 // readyLate: the ready deadline is over.
 func (m *Machine) readyLate(g *generation) {
 	if g.process != processLaunching && g.process != processProving {
@@ -130,6 +147,11 @@ func (m *Machine) exited(e Exited) {
 
 // gone: g has no process any more, and why.
 func (m *Machine) gone(g *generation, why string) {
+	if g.misfit != "" && (g.state == Starting || g.state == Current && !m.closing) {
+		m.record(WhatRestarting, g, "", "on other sockets: "+g.misfit)
+		m.launch(g, "")
+		return
+	}
 	switch g.state {
 	case Current:
 		if m.closing {

@@ -128,6 +128,8 @@ func (s *scripted) event(line string) Event {
 		return StartFailed{Gen: w.gen, Reason: w.text}
 	case "ready":
 		return ProvenReady{Gen: w.gen}
+	case "misfit":
+		return Misfit{Gen: w.gen, Why: w.text}
 	case "exited":
 		return Exited{Gen: w.gen, Reason: w.text}
 	case "switched":

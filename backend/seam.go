@@ -90,6 +90,14 @@ type Run interface {
 	Command(ctx context.Context, argv []string) error
 }
 
+// Misfitter is a Run that is handed its sockets before it is known what it does with
+// them.
+type Misfitter interface {
+	// Misfit is asked once the run is proven ready. It says why it should have other
+	// sockets, which it is given when it is started again; empty: these are right.
+	Misfit() (why string)
+}
+
 // Lingerer is a Run of which more than the main process may have to end.
 type Lingerer interface {
 	// Left says what Clear waits for; empty: nothing that is known.

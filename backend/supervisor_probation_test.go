@@ -70,6 +70,22 @@ func TestSupervisorHurriesOnlyForClients(t *testing.T) {
 	})
 }
 
+// A run that is ready on the wrong sockets is started once more as part of the same
+// promote, and is given no client before.
+func TestSupervisorStartsAMisfitOnceMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t).start()
+		defer r.stop()
+		r.driver.misfits = map[uint64]string{2: "blocking accept"}
+		wantVerdict(t, r.promote("v2"), Done)
+		if want := []uint64{1, 2, 2}; !slices.Equal(r.driver.starts, want) {
+			t.Errorf("started were %v, not %v", r.driver.starts, want)
+		}
+		r.wantRouted(2)
+		r.wantRunning(1, 2)
+	})
+}
+
 // What was asked of a draining generation is not forgotten either.
 func TestSupervisorStopWhenDrainedOutlivesProxyd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

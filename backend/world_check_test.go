@@ -94,7 +94,8 @@ func (w *world) checkCurrent(before seen, e Event) {
 	}
 }
 
-// mayEnd: the current generation is ended with proxyd, before it was proven, or
+// mayEnd: the current generation is ended with proxyd, before it was proven or for its
+// sockets, or
 // where it stands in its own way only, a draining one at its end only, as any other that was given clients.
 func (w *world) mayEnd(before seen, e Event, id uint64) {
 	if apart, ok := w.apart[id]; ok && !apart.Beside && before.states[id] == Current {
@@ -102,6 +103,9 @@ func (w *world) mayEnd(before seen, e Event, id uint64) {
 	}
 	if id == w.m.current && !w.m.closing {
 		if fired, ok := e.(TimerFired); ok && !w.proven[id] && (fired.Kind == TimerReady || fired.Kind == TimerStop) {
+			return
+		}
+		if fit, ok := e.(Misfit); ok && fit.Gen == id { // of a process that was given no client yet
 			return
 		}
 		w.t.Fatalf("the current generation %d was ended after %#v", id, e)

@@ -126,6 +126,10 @@ func (w *world) happened(e Event) {
 		if !w.nothingMayFollow {
 			w.proving[e.Gen], w.proven[e.Gen] = false, true
 		}
+	case Misfit:
+		if !w.nothingMayFollow {
+			w.proving[e.Gen] = false
+		}
 	case Exited:
 		if !w.nothingMayFollow {
 			w.process[e.Gen], w.proving[e.Gen], w.given[e.Gen] = ended, false, false
@@ -261,7 +265,7 @@ func (w *world) due() []Event {
 		case w.process[id] == running && w.asked[id]:
 			due = append(due, Exited{Gen: id, Reason: "as asked"})
 		case w.proving[id]:
-			due = append(due, ProvenReady{Gen: id})
+			due = append(due, ProvenReady{Gen: id}, Misfit{Gen: id, Why: "blocking accept"})
 		}
 		if serial := w.lastDrain[id]; serial != 0 && w.routed != id {
 			due = append(due, Drained{Gen: id, Serial: serial})

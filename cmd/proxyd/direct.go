@@ -38,8 +38,10 @@ type directPath struct {
 	// of one of its sockets. The supervisor waits for it.
 	switched func(id uint64, fd int)
 	flush    func() // what switched has begun
+	reset    bool   // something sets O_NONBLOCK of members that generations have: see fit.go
 
 	mu      sync.Mutex
+	blocks  bool                     // the program that was proven last counts on accept(2) to wait
 	reasons map[uint64]string        // why a generation is on the relay; empty: it is not
 	formers map[uint64]*proxy.Former // of stranded generations
 	apart   map[string]bool          // listeners' addresses that are steered away from sockets of before
@@ -61,6 +63,7 @@ func (d *daemon) openDirect() error {
 	}
 	d.direct.why, d.direct.groups = why, groups
 	d.direct.moves = d.units == nil || strings.Contains(d.config.Backend.Unit, "{generation}")
+	d.direct.reset = len(d.listeners) > 0 && d.listeners[0].Source == activation.SourceSystemd
 	var steered []proxy.Group
 	var members []int
 	for _, g := range groups {
@@ -99,6 +102,9 @@ func (p *directPath) lend(id uint64, config *Config) (handed []activation.Listen
 	why = p.why
 	if p.direct != nil && config.BindsItself() { // what an earlier config has planned
 		why = reasonBinds
+	}
+	if p.direct != nil && why == "" && p.keepsOff(config) {
+		why = reasonBlocks
 	}
 	if p.direct != nil && why == "" {
 		ctx, cancel := context.WithTimeout(context.Background(), memberTime)
@@ -139,7 +145,7 @@ func (p *directPath) adopted(id uint64, config *Config, why string) {
 	switch {
 	case config.BindsItself():
 		p.note(id, reasonBinds)
-	case p.direct != nil && p.why == "" && why == reasonNoMember:
+	case p.direct != nil && p.why == "" && (why == reasonNoMember || why == reasonBlocks):
 		p.note(id, why)
 	case p.direct != nil && p.why == "":
 		p.note(id, "it was started on the relay")
@@ -159,7 +165,7 @@ func (p *directPath) isMoving(id uint64) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.reasons[id] == reasonNoMember
+	return p.reasons[id] == reasonNoMember && !p.blocks || p.reasons[id] == reasonBlocked
 }
 
 // note remembers the reason of a generation, and says whether it is a new one.
@@ -226,13 +232,13 @@ func (p *directPath) of(id uint64) (path, why string) {
 	if p.has(id) {
 		return pathDirect, ""
 	}
-	if p.isMoving(id) {
-		return pathRelay, reasonNoMember + "; moves by itself"
-	}
+	moving := p.isMoving(id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	why, known := p.reasons[id]
 	switch {
+	case moving:
+		return pathRelay, why + "; moves by itself"
 	case known && why == "": // it was, while it ran
 		return pathDirect, ""
 	case known:

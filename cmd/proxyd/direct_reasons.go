@@ -48,6 +48,9 @@ const (
 	// reasonNoMember is the one that passes, while proxyd runs. There may be one
 	// that could not be proven to be in its place.
 	reasonNoMember = "no free member"
+	// reasonBlocks is a program's, and reasonBlocked another one's after it: see fit.go.
+	reasonBlocks  = "blocking accept"
+	reasonBlocked = "blocking accept of the release before"
 	// reasonOtherUID: a single socket could be made a group, by its owner alone.
 	reasonOtherUID = "other uid"
 )

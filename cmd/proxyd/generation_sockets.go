@@ -48,6 +48,7 @@ type keptSockets struct {
 	fixed     string // the name of its fixed addresses
 	why       string // it is not on the direct path; empty: unknown, or it is
 	stranded  string // no connection can be given to it any more, and why
+	misfit    bool   // its next run is on other sockets: see fit.go
 }
 
 // newGenerationSockets takes over what an earlier proxyd stored.
@@ -103,7 +104,15 @@ func (s *generationSockets) open(id uint64, config *Config, launch backend.Launc
 	}
 	s.mu.Lock()
 	k := s.kept[id]
+	misfits := k != nil && k.misfit
+	if misfits {
+		delete(s.kept, id)
+		k = nil
+	}
 	s.mu.Unlock()
+	if misfits {
+		s.direct.release(id) // nothing of it runs: it was cleared
+	}
 	if k == nil || k.stranded != "" { // its next run is on sockets of today
 		s.direct.unstrand(id)
 		// Not under mu: to be lent a member may take a second, and longer on a full
@@ -342,6 +351,9 @@ func (s *generationSockets) recover(id uint64, config *Config, pid int, r *recla
 	slices.SortFunc(k.handed, func(a, b activation.Listener) int {
 		return slices.Index(s.listeners, a.Name) - slices.Index(s.listeners, b.Name)
 	})
+	if r.why == reasonBlocks && len(k.handed) > 0 {
+		s.direct.learn(id, k.blocks(), config)
+	}
 	return k
 }
 

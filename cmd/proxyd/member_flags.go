@@ -17,10 +17,8 @@ import (
 // of the listeners' groups it is the generation's affair. But systemd sets it to
 // what NonBlocking= says each time that it starts proxyd, also on members that
 // generations accept from just then. So it is written down as a generation has
-// it when it becomes current, and put back when the next proxyd takes over: an
-// event loop that shares the socket among processes would hang without it, and a
-// program that counts on accept(2) to wait would fail with it. In the moment
-// between it is as the unit says, which is why proxyd@.service has it set.
+// it when it is ready and when it becomes current, and put back when the next proxyd
+// takes over. In the moment between it is as the unit says: see fit.go.
 
 func (s *generationSockets) flagsPath(id uint64) string {
 	return filepath.Join(s.genDir(id), "nonblock")
@@ -49,7 +47,7 @@ func (s *generationSockets) noteFlags(id uint64, fd int) {
 func (s *generationSockets) restoreFlags(id uint64, fds ...int) {
 	text, err := os.ReadFile(s.flagsPath(id))
 	if err != nil || string(text) != flagSet && string(text) != flagUnset {
-		return // it never was current, or the note is damaged
+		return // it never was ready, or the note is damaged
 	}
 	for _, fd := range fds {
 		if err := unix.SetNonblock(fd, string(text) == flagSet); err != nil {

@@ -30,10 +30,11 @@ type execRun struct {
 }
 
 var (
-	_ backend.Run      = (*execRun)(nil)
-	_ backend.Reacher  = (*execRun)(nil)
-	_ backend.Strander = (*execRun)(nil)
-	_ backend.Lingerer = (*execRun)(nil)
+	_ backend.Run       = (*execRun)(nil)
+	_ backend.Reacher   = (*execRun)(nil)
+	_ backend.Strander  = (*execRun)(nil)
+	_ backend.Lingerer  = (*execRun)(nil)
+	_ backend.Misfitter = (*execRun)(nil)
 )
 
 // listenNotify opens the socket on which the generation says that it is ready.
@@ -136,6 +137,9 @@ func (r *execRun) Left() string {
 
 // Waiting counts the connections in a queue that proxyd holds open.
 func (r *execRun) Waiting(listener string) (int, bool) { return r.kept.waiting(listener) }
+
+// Misfit says why it should have other sockets than it was handed.
+func (r *execRun) Misfit() string { return r.driver.sockets.misfit(r.launch.ID, r.config) }
 
 // Reach connects to this very generation where its address is everybody's.
 func (r *execRun) Reach(ctx context.Context, listener string) (net.Conn, bool, error) {

@@ -24,11 +24,12 @@ type systemdRun struct {
 }
 
 var (
-	_ backend.Run      = (*systemdRun)(nil)
-	_ backend.Reacher  = (*systemdRun)(nil)
-	_ backend.Strander = (*systemdRun)(nil)
-	_ backend.Lingerer = (*systemdRun)(nil)
-	_ backend.Starter  = (*systemdRun)(nil)
+	_ backend.Run       = (*systemdRun)(nil)
+	_ backend.Misfitter = (*systemdRun)(nil)
+	_ backend.Reacher   = (*systemdRun)(nil)
+	_ backend.Strander  = (*systemdRun)(nil)
+	_ backend.Lingerer  = (*systemdRun)(nil)
+	_ backend.Starter   = (*systemdRun)(nil)
 )
 
 // heed begins to hand on what the unit says of itself.
@@ -140,6 +141,9 @@ func (r *systemdRun) Clear(ctx context.Context, hurry bool) {
 
 // Left says what Clear waits for once the main process has ended.
 func (r *systemdRun) Left() string { return r.unit.Left() }
+
+// Misfit says why it should have other sockets than it was handed.
+func (r *systemdRun) Misfit() string { return r.driver.sockets.misfit(r.launch.ID, r.config) }
 
 // Reach connects to this very generation where its address is everybody's.
 func (r *systemdRun) Reach(ctx context.Context, listener string) (net.Conn, bool, error) {
