@@ -32,19 +32,18 @@ func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
 	for _, name := range foreign {
 		units[name] = true
 	}
-	ended, leaving, err := d.units.Sweep(ctx, units, sweepWait)
-	for _, n := range d.readNotes() {
-		name := n.Identity.Unit
-		if d.units.Names(name) || units[name] {
-			continue
-		}
-		lived, gone, otherErr := d.endOther(ctx, n.Identity.Identity)
+	others, err := d.stopOthers(ctx, units)
+	late, cancel := context.WithTimeout(ctx, sweepWait)
+	defer cancel()
+	ended, leaving, sweepErr := d.units.Sweep(ctx, units, sweepWait)
+	err = errors.Join(err, sweepErr)
+	for _, unit := range others {
+		gone, otherErr := d.seeOff(ctx, late, unit)
 		err = errors.Join(err, otherErr)
-		switch {
-		case lived && gone:
-			ended = append(ended, name)
-		case lived:
-			leaving = append(leaving, name)
+		if gone {
+			ended = append(ended, unit.Name())
+		} else {
+			leaving = append(leaving, unit.Name())
 		}
 	}
 	if len(ended) > 0 {
@@ -61,31 +60,46 @@ func (d *systemdDriver) Sweep(ctx context.Context, keep []uint64) error {
 // finish takes its TimeoutStopSec=, by systemd's hand: it takes no new ones.
 const sweepWait = 5 * time.Second
 
-// endOther has systemd stop a run whose unit today's template does not name, by
-// the unit's own rules. It tells whether there was one, and whether it has ended
-// within sweepWait.
-func (d *systemdDriver) endOther(ctx context.Context, id systemd.Identity) (lived, gone bool, err error) {
-	unit := d.watched(id.Unit) // where it was taken over, and then not wanted
-	if unit == nil {
-		unit, err = d.units.Adopt(ctx, id)
+// stopOthers has systemd stop the runs whose units today's template does not name and
+// that units does not tell to keep, by the units' own rules. It waits for none, and
+// gives all that ran.
+func (d *systemdDriver) stopOthers(ctx context.Context, units map[string]bool) (others []*systemd.Unit, err error) {
+	for _, n := range d.readNotes() {
+		name := n.Identity.Unit
+		if d.units.Names(name) || units[name] {
+			continue
+		}
+		unit := d.watched(name) // where it was taken over, and then not wanted
+		if unit == nil {
+			var adoptErr error
+			if unit, adoptErr = d.units.Adopt(ctx, n.Identity.Identity); adoptErr != nil {
+				if !errors.Is(adoptErr, systemd.ErrGone) {
+					err = errors.Join(err, adoptErr)
+				}
+				continue
+			}
+		}
+		others = append(others, unit)
+		err = errors.Join(err, d.explainEnd(unit, unit.Stop()))
 	}
-	switch {
-	case errors.Is(err, systemd.ErrGone):
-		return false, true, nil
-	case err != nil:
-		return false, false, err
-	}
-	if err := unit.Stop(); err != nil {
-		return true, false, d.explainEnd(unit, err)
-	}
+	return others, err
+}
+
+// seeOff waits until nothing runs of a unit that was told to stop, or late ends, and
+// tells whether it has ended.
+func (d *systemdDriver) seeOff(ctx, late context.Context, unit *systemd.Unit) (gone bool, err error) {
 	select {
 	case <-unit.Done():
-		return true, true, d.explainEnd(unit, unit.Clear(ctx))
-	case <-time.After(sweepWait):
-		return true, false, nil
-	case <-ctx.Done():
-		return true, false, ctx.Err()
+	case <-late.Done():
+		return false, ctx.Err()
 	}
+	moment, cancel := context.WithTimeout(ctx, time.Second) // late may have come while others were waited for
+	defer cancel()
+	err = unit.Finish(moment)
+	if err != nil && moment.Err() != nil {
+		return false, ctx.Err()
+	}
+	return err == nil, d.explainEnd(unit, err)
 }
 
 // noted gives the generations whose notes must stay, for something of them runs:

@@ -3,6 +3,7 @@ package trial
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -53,6 +54,42 @@ func TestAUnitThatIsLeavingSharesNoClients(t *testing.T) {
 		for range lines {
 			run(t, "proxyctl", "promote", "v2")
 			mustTakeItsPath(t, "web")
+		}
+	})
+}
+
+// Clients wait while proxyd starts, so those that are no generations any more are all
+// told to end before any is waited for, also under a template of before: here none
+// ends before the other was told.
+func TestUnitsThatLeaveAreToldAtOnce(t *testing.T) {
+	overBothPaths(t, func(t *testing.T) {
+		serveGo(t)
+		withoutProbation(t)
+		state := run(t, "cat", "/var/lib/proxyd/web/state.json")
+		run(t, "proxyctl", "promote", "v2")
+		run(t, "proxyctl", "promote", "v3")
+		for unit, other := range map[string]string{"web@2.service": "web@3.service", "web@3.service": "web@2.service"} {
+			dir := "/run/systemd/system/" + unit + ".d"
+			write(t, dir+"/slow.conf", "[Service]\nTimeoutStopSec=infinity\nExecStop=+sh -c 'touch /run/told-"+unit+"; until [ -e /run/told-"+other+" ]; do sleep 0.01; done'\n")
+			t.Cleanup(func() { run(t, "rm", "-rf", dir, "/run/told-"+unit) })
+		}
+		run(t, "proxyctl", "install", "web", "--unit", "web@{generation}.service", "--unit", "app@{generation}.service")
+		write(t, "/etc/proxyd/web.toml", fmt.Sprintf(goConfig, "app"))
+		run(t, "systemctl", "stop", "proxyd@web.service")
+		run(t, "sh", "-euc", "rm -f /var/lib/proxyd/web/state* /run/proxyd/web/state*")
+		write(t, "/var/lib/proxyd/web/state.json", state)
+		run(t, "chown", "proxyd:proxyd", "/var/lib/proxyd/web/state.json")
+		run(t, "systemctl", "start", "proxyd@web.service")
+		if st := mustStatus(t, "web"); st.Current != 1 {
+			t.Errorf("current is generation %d", st.Current)
+		}
+		mustAnswer(t, web, "v1")
+		log := run(t, "journalctl", "--no-pager", "-o", "cat", "_SYSTEMD_INVOCATION_ID="+property(t, "proxyd@web.service", "InvocationID"))
+		if !strings.Contains(log, "ended units that are no generations any more") || strings.Contains(log, "take their time to end") {
+			t.Errorf("one was waited for before the other was told:\n%s", log)
+		}
+		if left := pids(t, "web@*"); len(left) != 1 {
+			t.Errorf("these run: %v", left)
 		}
 	})
 }
