@@ -6,6 +6,7 @@
 // again, by the same command that a user has for it.
 //
 // The trials under load, with many switches, restarts and kills, are tests of the
-// package load, with a machine of its own: the time of a package's tests is limited
+// package load, and those of what fails, changes and goes down of the package
+// failure, each with a machine of its own: the time of a package's tests is limited
 // (go help testflag, -timeout). They are written here, beside the rest.
 package trial

@@ -10,15 +10,19 @@ import (
 
 func TestMain(m *testing.M) { Main(m) }
 
-// A trial that is written here for package load is one of its tests.
+// A trial that is written here for package load or failure is one of its tests.
 func TestEachTrialIsRun(t *testing.T) {
 	names, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests, err := os.ReadFile("load/load_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var tests strings.Builder
+	for _, name := range []string{"load/load_test.go", "failure/failure_test.go"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests.Write(text)
 	}
 	found := 0
 	for _, name := range names {
@@ -31,8 +35,8 @@ func TestEachTrialIsRun(t *testing.T) {
 				continue
 			}
 			found++
-			if !strings.Contains(string(tests), "func Test"+f[1]+"(t *testing.T) ") || !strings.Contains(string(tests), "{ trial."+f[1]+"(t) }") {
-				t.Errorf("%s of %s is no test of package load", f[1], name)
+			if !strings.Contains(tests.String(), "func Test"+f[1]+"(t *testing.T) ") || !strings.Contains(tests.String(), "{ trial."+f[1]+"(t) }") {
+				t.Errorf("%s of %s is no test of another package", f[1], name)
 			}
 		}
 	}

