@@ -133,16 +133,21 @@ func (d *Direct) steer(to int) error {
 	d.noticeDown()
 	d.bar(to)
 	defer func() { d.bar(d.to) }()
+	var found []int // where new connections go, where that is not known from here
 	if d.to < 0 {
-		d.recognise(to)
+		found = d.recognise(to)
 	}
 	for i, g := range d.groups {
 		err := g.steer(to)
 		if err == nil {
 			continue
 		}
-		for _, g := range d.groups[:i] {
-			if back := g.steer(max(d.to, hold)); back != nil {
+		for i, g := range d.groups[:i] {
+			was := max(d.to, hold)
+			if d.to < 0 && found[i] != untold {
+				was = found[i]
+			}
+			if back := g.steer(was); back != nil {
 				err = errors.Join(err, back)
 			}
 		}

@@ -234,7 +234,7 @@ func TestGroupsAreSwitchedTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer func() { d.Close() }()
 	for n := range uint64(2) {
 		if _, fds, err := d.Lend(context.Background(), n+1); err != nil || len(fds) != len(groups) {
 			t.Fatal(fds, err)
@@ -276,6 +276,26 @@ func TestGroupsAreSwitchedTogether(t *testing.T) {
 	if d.Steered() != 1 {
 		t.Fatalf("steered to %d", d.Steered())
 	}
+	// The same for the next one, which was told of no steering: it goes back to what
+	// it has found.
+	members := map[uint64]int{1: d.tallies[1].member, 2: d.tallies[2].member}
+	d.Close()
+	d, err = NewDirect(DirectConfig{Groups: groups, Proxy: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, m := range members {
+		if _, err := d.Keep(n, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Steer(2); !errors.Is(err, unix.EPERM) {
+		t.Fatalf("got %v", err)
+	}
+	for _, g := range groups { // what has looked
+		landed(t, g.Members)
+	}
+	arrive(1)
 }
 
 func dialTo(t testing.TB, addr net.Addr) duplex {

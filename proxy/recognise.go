@@ -14,19 +14,26 @@ import (
 // said, for clients went elsewhere meanwhile.
 
 // recognise says whether new connections go to a member already, where generations
-// are kept from before; else there is nothing to recognise. What cannot be found
-// out, as where a queue has no room for the connection, is left unsaid. mu is held.
-func (d *Direct) recognise(to int) {
+// are kept from before; else there is nothing to recognise. It gives where they go, by
+// group. What cannot be found out, as where a queue has no room for the connection, is
+// untold. mu is held.
+func (d *Direct) recognise(to int) (found []int) {
+	for range d.groups {
+		found = append(found, untold)
+	}
 	if !slices.ContainsFunc(d.members, func(m lending) bool { return m.generation != 0 }) {
-		return
+		return found
 	}
 	diag, err := openDiag()
 	if err != nil {
-		return
+		return found
 	}
 	defer diag.close()
-	for _, g := range d.groups {
+	for i, g := range d.groups {
 		at, err := g.goesTo(diag)
+		if err == nil {
+			found[i] = at
+		}
 		switch {
 		case err != nil || at == untold:
 			d.log.Debug("cannot find out where new connections go", "listener", g.name, "address", g.addr, "error", err)
@@ -37,6 +44,7 @@ func (d *Direct) recognise(to int) {
 				"listener", g.name, "address", g.addr, "went", at, "member", to)
 		}
 	}
+	return found
 }
 
 // goesTo gives the member that new connections go to, or untold. The one that finds
