@@ -137,6 +137,10 @@
 //     were opened anew, and join those that generations still hold. Nothing leads new
 //     connections to such a one, and what it has is counted to its end (former.go,
 //     apart.go).
+//   - Whether a member blocks is its generation's affair while it has it, and not
+//     touched here. But systemd sets it on all members each time that it starts
+//     proxyd, so a program that counts on accept(2) to wait is relayed there
+//     (cmd/proxyd/fit.go).
 //   - Steering belongs to the sockets. It stays in force while no proxyd runs, and
 //     a new Direct leaves it as it is until it is told where to steer. It then looks
 //     first where new connections go: they go on to go there, or it is said that
