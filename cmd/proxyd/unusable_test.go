@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -54,6 +55,15 @@ func otherUser(t *testing.T) []string {
 		"--inh-caps=+dac_override,+dac_read_search", "--ambient-caps=+dac_override,+dac_read_search"}
 }
 
+// defaultLines is how many lines a .socket unit needs under a config that says
+// nothing of it.
+const defaultLines = 8 + restMembers
+
+// linesMissing is what is said of a unit with some lines, where they are too few.
+func linesMissing(have int) string {
+	return fmt.Sprintf("add the line ListenStream=ADDRESS to it %d more times, under ReusePort=yes", defaultLines-have)
+}
+
 // What a .socket unit passes and cannot be steered is served by the relay, and
 // status and the log say why; where the config insists on the direct path proxyd
 // does not start.
@@ -69,18 +79,18 @@ func TestSocketsOfAUnitThatCannotBeSteered(t *testing.T) {
 		"no ReusePort=": {
 			pass:    func(t *testing.T, address string) []*os.File { return listening(t, "tcp4", address, 1, false) },
 			reason:  "the .socket unit has no ReusePort=yes with a ListenStream= line for each generation",
-			insists: "add the line ListenStream=ADDRESS to it 11 more times, under ReusePort=yes",
+			insists: linesMissing(1),
 		},
 		"one line": {
 			pass:    func(t *testing.T, address string) []*os.File { return listening(t, "tcp4", address, 1, true) },
 			reason:  "the .socket unit has no ReusePort=yes with a ListenStream= line for each generation",
-			insists: "add the line ListenStream=ADDRESS to it 11 more times, under ReusePort=yes",
+			insists: linesMissing(1),
 		},
 		"another user's": {
 			pass:    func(t *testing.T, address string) []*os.File { return listening(t, "tcp4", address, 1, true) },
 			wrap:    otherUser,
 			reason:  "other uid: the socket at ADDRESS is uid 0's, and proxyd, uid 65534, can add none to it; repeat the line ListenStream=",
-			insists: "add the line ListenStream=ADDRESS to it 11 more times, under ReusePort=yes",
+			insists: linesMissing(1),
 		},
 		"unix": {
 			pass:    func(t *testing.T, address string) []*os.File { return listening(t, "unix", path, 1, false) },
@@ -161,7 +171,7 @@ func TestUnequalLinesOfASocketUnit(t *testing.T) {
 		{3, 5, 0, "2 more times"},
 		{1, 12, 0, "11 more times"},
 		{12, 1, 1, "11 more times"},
-		{2, 2, 0, "10 more times"},
+		{2, 2, 0, fmt.Sprintf("%d more times", defaultLines-2)},
 	} {
 		d := newDaemon(t, setup{command: self(t, "serve"), path: pathAuto})
 		addresses := []string{d.address, freeAddress(t)}
