@@ -67,6 +67,7 @@ func (s *socketSeen) remotePort() uint16 { return binary.BigEndian.Uint16(s.id[2
 // diag asks the kernel. It is not safe for use by several goroutines.
 type diag struct {
 	fd  int
+	tag int8 // the bits of tags that count
 	seq uint32
 	buf []byte
 }
@@ -76,7 +77,7 @@ func openDiag() (*diag, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open sock_diag: %w", err)
 	}
-	return &diag{fd: fd, buf: make([]byte, 64<<10)}, nil
+	return &diag{fd: fd, tag: mostMembers - 1, buf: make([]byte, 64<<10)}, nil
 }
 
 func (d *diag) close() { unix.Close(d.fd) }
@@ -232,6 +233,9 @@ func (d *diag) receive(f func(*socketSeen)) (done bool, err error) {
 				return false, errDiag
 			}
 			s := parseSeen(body)
+			if s.tag != untold {
+				s.tag &= d.tag
+			}
 			f(&s)
 		default:
 			return false, errDiag

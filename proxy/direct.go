@@ -91,6 +91,7 @@ func NewDirect(cfg DirectConfig) (*Direct, error) {
 	if d.diag, err = openDiag(); err != nil {
 		return nil, err
 	}
+	d.diag.tag = int8(tagMask(len(d.groups[0].fds)))
 	for _, g := range d.groups {
 		if err := d.alone(g, cfg.Before); err != nil {
 			d.diag.close()

@@ -143,7 +143,7 @@ func (d *Direct) lookAtDraining() (changed, wanted bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, t := range some {
-		if t.left != left[t] || t.looks < sureLooks || t.counted.Load() != 0 {
+		if t.left != left[t] || t.looks < sureLooks || t.counted.Load() != 0 || t.spoiled {
 			wanted = true
 			continue
 		}
@@ -173,7 +173,7 @@ func (d *Direct) Cut(generation uint64) error {
 	}
 	var failed error // one that cannot be ended is no reason to spare the others
 	for _, s := range d.seen.list {
-		if int(s.tag) != some[0].member || s.inode == 0 {
+		if !some[0].has(s.tag) || s.inode == 0 {
 			continue
 		}
 		err := destroy(d.diag, &s)

@@ -67,7 +67,10 @@ func (d *Direct) Lend(ctx context.Context, generation uint64) (member int, fds [
 			n, err = d.queued(member)
 		}
 		if err == nil && n == 0 {
-			if err = d.check(ctx, member); errors.Is(err, ErrGroup) { // it or another left meanwhile
+			if err = d.asNew(member); err == nil {
+				err = d.check(ctx, member)
+			}
+			if errors.Is(err, ErrGroup) { // it or another left meanwhile
 				if err = d.prove(); err == nil {
 					err = d.check(ctx, member)
 				}
@@ -121,6 +124,26 @@ func (d *Direct) reserve(generation uint64, tried map[int]bool) (member int, len
 	}
 	d.members[member].generation = generation
 	return member, false, nil
+}
+
+// asNew takes back what the program that had a member before may have set on its
+// sockets, and what the next one does not expect.
+func (d *Direct) asNew(member int) error {
+	for _, g := range d.groups {
+		fd := g.fds[member]
+		// None is attached, mostly; one that is locked cannot be taken off.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+		err := errors.Join(tag(fd, member),
+			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 0),
+			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}))
+		if err == nil && isListening(fd) {
+			err = unix.Listen(fd, backlog) // which only sets the length of its queue
+		}
+		if err != nil {
+			return fmt.Errorf("take back what was set on member %d of listener %q at %s: %w", member, g.name, g.addr, err)
+		}
+	}
+	return nil
 }
 
 // spare says that a member is not lent, as it is the one that the kernel moves into

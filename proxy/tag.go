@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +18,10 @@ import (
 // A tag is made of socket options that mean nothing to an accepted TCP
 // connection, that no privilege is needed for, and that sock_diag tells
 // (INET_DIAG_SOCKOPT, since Linux 5.9): those of multicast, ip(7), of a bind
-// that chooses no port, and of how much of an ICMP error is kept.
+// that chooses no port, of how much of an ICMP error is kept, and of a bind to an
+// address that is not there. The last is the one that programs set (HAProxy's
+// "transparent", Envoy's "freebind"): it counts only in groups that need as many tags
+// (tagMask). Where a program has changed what counts, tally.go finds that out.
 var tagOptions = []struct {
 	option int
 	set    int // the value that counts as 1
@@ -33,6 +37,9 @@ var tagOptions = []struct {
 
 // mostMembers is how many there are tags for.
 const mostMembers = 32
+
+// tagMask gives the part of tags that tells the members of a group from each other.
+func tagMask(members int) int { return 1<<bits.Len(uint(members-1)) - 1 }
 
 // tag gives a socket a tag. The one of all sockets that were given none is 0,
 // which is the hold member's.

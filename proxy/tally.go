@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 )
 
@@ -27,7 +28,39 @@ type tally struct {
 	looks      int                   // since then
 	handshakes map[uint64]socketSeen // by cookie
 	open       map[uint64]socketSeen // at the last look
+	also       []int                 // other tags that its connections have
+	spoiled    bool                  // some of its connections may have another's tag
 }
+
+// readTags finds out whether the generation's program has changed its tag, and gives
+// it back. What it accepted meanwhile has the other one: that counts as well, where it
+// is no other member's. Else nobody knows how many there are, and the generation has
+// not drained before its deadline. counting is held.
+func (d *Direct) readTags(t *tally) {
+	for _, g := range d.groups {
+		if d.former || t.member >= len(g.fds) {
+			return
+		}
+		fd := g.fds[t.member]
+		told := readTag(fd)
+		if told == untold || told&int(d.diag.tag) == t.member {
+			continue
+		}
+		told &= int(d.diag.tag)
+		if told >= len(d.members) {
+			t.also = append(t.also, told)
+		} else {
+			t.spoiled = true
+		}
+		d.log.Warn("a program has changed options by which its connections are counted", "generation", t.generation, "listener", g.name, "exact", !t.spoiled)
+		if err := tag(fd, t.member); err != nil {
+			d.log.Warn("cannot change them back", "generation", t.generation, "error", err)
+		}
+	}
+}
+
+// has says whether a connection with a tag is the generation's.
+func (t *tally) has(tag int8) bool { return int(tag) == t.member || slices.Contains(t.also, int(tag)) }
 
 // never was a generation steered to that only now was lent its member.
 const never = ^uint64(0)
@@ -105,9 +138,10 @@ func (d *Direct) count(all []*tally, left map[*tally]uint64, few bool) (changed 
 		}
 	}
 	for _, t := range all {
+		d.readTags(t)
 		open := make(map[uint64]socketSeen, t.counted.Load())
 		for _, s := range d.seen.list {
-			if int(s.tag) == t.member {
+			if t.has(s.tag) {
 				open[s.cookie] = s
 			}
 		}
@@ -172,7 +206,7 @@ func (d *Direct) thin(t *tally, left uint64, open map[uint64]socketSeen) error {
 			continue
 		}
 		delete(t.handshakes, cookie)
-		if ok && int(now.tag) == t.member && (now.inode != 0 || now.waits()) {
+		if ok && t.has(now.tag) && (now.inode != 0 || now.waits()) {
 			open[cookie] = now
 		}
 	}
