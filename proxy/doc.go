@@ -99,9 +99,19 @@
 // service have the same number of members, and a generation has the same one in
 // each. The first is the hold member, from which only the relay accepts.
 //
-//   - An index is the order of listen(2), and closing a member moves the last one
-//     to its place. So members are never closed, and the index of each is checked
-//     before it is lent: a connection that is aimed at it must arrive there. After
+//   - An index is the order of listen(2). A member that is closed, or shut down by
+//     anybody who has it, leaves the group, and the last one is moved to its place. So
+//     none is closed here, but programs do shut theirs down, to wake a thread out of
+//     accept(2). Therefore who is steered to is kept apart from the index that it has
+//     (order.go): it is followed which members leave, those that are nobody's listen
+//     again at once, the others before their next start, and where the current one's is
+//     down clients wait (shut.go). The last member is not lent where there are more
+//     than three, so that in the moment before it is noticed no client comes to a
+//     generation that is not current; where several leave in one moment, or none is
+//     spare, one may. What waits in a socket's queue when it is shut down the kernel
+//     resets (with net.ipv4.tcp_migrate_req it moves what it can to any member).
+//   - The index of each is checked before it is lent: a connection that is aimed at it
+//     must arrive there. After
 //     every change the places of all are read back (recheck.go). A connection
 //     of our own is aimed by its source address and port, which only we can have;
 //     the program knows them while it connects. Readiness checks reach a
@@ -110,7 +120,9 @@
 //     member's queue stays the old generation's, and what is in a queue of nobody,
 //     because it was held or its generation was given up, the relay takes to the
 //     listener's own address, where the kernel gives it to the current one.
-//     So the relay's route must not lead there while the groups are held. A member
+//     So the relay's route must not lead there while the groups are held. Should the
+//     kernel lead back to the relay all the same, that is noticed by the first client
+//     which is a connection of the relay itself (astray.go). A member
 //     that came back is lent again once the handshakes are over that may still
 //     come to it (late.go). Where clients wait in all queues before anybody was
 //     served, the relay keeps those of one until there is somebody (cold.go). A
@@ -119,7 +131,9 @@
 //   - In flight is what the kernel says (tally.go, diag.go). Each member carries
 //     its index as a tag of socket options that connections inherit (tag.go), so
 //     the answer is exact wherever a socket went: still in the queue, passed to
-//     a worker, forked. It needs no right to look at processes. A handshake has
+//     a worker, forked. It needs no right to look at processes. Where a program sets
+//     one of these options itself, it is still exact, or the generation is not taken
+//     for drained before its deadline. A handshake has
 //     no tag: those under way at the switch are waited for one by one.
 //     Looks are rare while nothing changes, and take a 25th of a processor at
 //     most. A status costs one look, and cmd/proxyd bounds how many there are.

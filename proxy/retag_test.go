@@ -44,6 +44,9 @@ func TestAProgramThatChangesItsTag(t *testing.T) {
 			if n := d.InFlight(c.generation); c.exact && n != 1 {
 				t.Errorf("%d in flight, not 1", n)
 			}
+			if also := d.tallies[c.generation].also; c.members <= 16 && len(also) != 0 {
+				t.Errorf("what tells nothing in so small a group counts: %v", also)
+			}
 			told := readTag(fd)
 			if c.members > 16 && told != int(c.generation) {
 				t.Errorf("its tag is %d now", told)
