@@ -127,17 +127,22 @@ func (d *Direct) reserve(generation uint64, tried map[int]bool) (member int, len
 }
 
 // asNew takes back what the program that had a member before may have set on its
-// sockets, and what the next one does not expect.
+// sockets, and what the next one does not expect. What a .socket unit has set, the hold
+// member has as well.
 func (d *Direct) asNew(member int) error {
 	for _, g := range d.groups {
 		fd := g.fds[member]
+		wait, err := unix.GetsockoptInt(g.fds[hold], unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT)
+		if err != nil {
+			return fmt.Errorf("read TCP_DEFER_ACCEPT: %w", err)
+		}
 		// None is attached, mostly; one that is locked cannot be taken off.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
-		err := errors.Join(tag(fd, member),
-			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 0),
+		err = errors.Join(tag(fd, member),
+			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, wait),
 			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}))
 		if err == nil && isListening(fd) {
-			err = unix.Listen(fd, backlog) // which only sets the length of its queue
+			err = unix.Listen(fd, g.backlog()) // which only sets the length of its queue
 		}
 		if err != nil {
 			return fmt.Errorf("take back what was set on member %d of listener %q at %s: %w", member, g.name, g.addr, err)

@@ -64,7 +64,7 @@ func (g *group) listenAgain(member int) error {
 	if slices.Contains(g.order, member) {
 		return nil
 	}
-	if err := listenAgain(g.fds[member], g.addr.Port); err != nil {
+	if err := listenAgain(g.fds[member], g.addr.Port, g.backlog()); err != nil {
 		return fmt.Errorf("listen again on member %d of listener %q at %s: %w", member, g.name, g.addr, err)
 	}
 	g.order = append(slices.Clone(g.order), member)
@@ -94,12 +94,17 @@ func (g *group) steerAnew() error {
 	return g.attach(g.to, g.probes)
 }
 
-// backlog is asked of listen(2); the kernel lowers it to net.core.somaxconn.
-const backlog = 4096
+// backlog is what is asked of listen(2): as for the hold member.
+func (g *group) backlog() int {
+	if _, room, err := queueOf(g.fds[hold]); err == nil && room > 0 && isListening(g.fds[hold]) {
+		return room
+	}
+	return 4096 // the kernel lowers it to net.core.somaxconn
+}
 
 // listenAgain has a TCP socket listen that was shut down. One that was bound to no
 // port of its own choice has lost it.
-func listenAgain(fd, port int) error {
+func listenAgain(fd, port, backlog int) error {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return err
@@ -122,7 +127,7 @@ func listenAgain(fd, port int) error {
 	return unix.Listen(fd, backlog)
 }
 
-// listens says whether a socket listens.
+// isListening says whether a socket listens.
 func isListening(fd int) bool {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	return err == nil && n == 1
@@ -156,7 +161,7 @@ func (g *group) tidy(free func(member int) bool) error {
 		g.order = slices.Clone(g.order)
 		g.order[last] = last
 		g.order = g.order[:end]
-		if err := listenAgain(fd, g.addr.Port); err != nil {
+		if err := listenAgain(fd, g.addr.Port, g.backlog()); err != nil {
 			return errors.Join(g.steerAnew(), fmt.Errorf("listen again on member %d of listener %q at %s: %w", moved, g.name, g.addr, err))
 		}
 		g.order = append(g.order, moved)
