@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -145,4 +146,22 @@ func TestHandshakesFromBeforeARestart(t *testing.T) {
 		_, _, err := d.Lend(context.Background(), 3)
 		return err == nil
 	})
+}
+
+// A relay that ends before it ever had a route waits for nobody: who was taken out
+// of a queue can be served by it no more.
+func TestWhoWaitsAtAColdStartKeepsNoProxyFromItsEnd(t *testing.T) {
+	addr, fds := membersAt(t, "127.0.0.1", 3, false)
+	spread(t, addr, fds)
+	p, d := newDirect(t, addr, fds)
+	mustLend(t, d, 1)
+	if p.live.Load() == 0 {
+		t.Fatal("nobody was taken out of a queue")
+	}
+	p.Seal()
+	select {
+	case <-p.Empty():
+	case <-time.After(patience):
+		t.Fatal("it waits for clients that nobody serves")
+	}
 }

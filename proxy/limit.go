@@ -44,13 +44,14 @@ type empty struct {
 
 // Empty gives a channel that is closed once no client is left: none is served,
 // and none that was accepted waits for its backend. It is for the end, after a
-// Seal, for otherwise the next may be accepted already.
+// Seal, for otherwise the next may be accepted already. Where there never was a
+// route there will be none: nobody serves those who were taken out of a queue.
 func (p *Proxy) Empty() <-chan struct{} {
 	e := &empty{reached: make(chan struct{})}
 	if !p.empty.CompareAndSwap(nil, e) {
 		e = p.empty.Load()
 	}
-	if p.live.Load() == 0 {
+	if p.live.Load() == 0 || !p.served.Load() {
 		p.emptied()
 	}
 	return e.reached
