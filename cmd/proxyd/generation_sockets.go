@@ -28,7 +28,6 @@ type generationSockets struct {
 	dir       string   // the runtime directory
 	listeners []string // names, in the order that they are handed over
 	direct    *directPath
-	lend      func(uint64, *Config) ([]activation.Listener, int, string) // for tests; nil: direct's
 	flags     *flagNotes
 	log       hclog.Logger
 
@@ -201,12 +200,7 @@ func (s *generationSockets) make(id uint64, config *Config, launch backend.Launc
 		return s.takeFixed(id, config)
 	}
 	k := &keptSockets{addresses: map[string]net.Addr{}}
-	lend := s.direct.lend
-	if s.lend != nil {
-		lend = s.lend
-	}
-	k.handed, k.member, k.why = lend(id, config)
-	if k.member != 0 {
+	if k.handed, k.member, k.why = s.direct.lend(id, config); k.member != 0 {
 		for _, l := range k.handed {
 			k.addresses[l.Name] = l.Addr
 		}
@@ -221,7 +215,7 @@ func (s *generationSockets) make(id uint64, config *Config, launch backend.Launc
 		return nil, fmt.Errorf("move to the direct path: %s", k.why)
 	case launch.Staged && config.Backend.Path == pathDirect && k.why != reasonBinds:
 		return nil, fmt.Errorf("it cannot be on the direct path, as backend.path = \"direct\" demands: %s: %s",
-			k.why, "wait until a generation has drained, end one with `proxyctl retire` or `proxyctl stop`, or write path = \"auto\"")
+			k.why, "wait until a generation has drained, or for a minute where proxyd or a generation ended just now; end one with `proxyctl retire` or `proxyctl stop`; or write path = \"auto\"")
 	}
 	s.direct.relayed(id, k.why)
 	for _, name := range s.listeners {
