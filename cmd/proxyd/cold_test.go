@@ -56,7 +56,7 @@ func TestAColdStartWithWaitingClients(t *testing.T) {
 func TestAPromoteWhileAHandshakeFromBeforeARestartIsUnderWay(t *testing.T) {
 	d := newDaemon(t, setup{
 		command: self(t, "serve"), path: pathAuto,
-		toml: "[ready]\ncheck = \"command\"\ncommand = [\"true\"]\n[promote]\nprobation = \"0s\"\n",
+		toml: "[ready]\ncheck = \"http\"\npath = \"/healthz\"\n[promote]\nprobation = \"0s\"\n",
 	})
 	for _, f := range d.passMembers(4) {
 		if err := unix.SetsockoptInt(int(f.Fd()), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60); err != nil {
