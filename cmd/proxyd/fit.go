@@ -29,8 +29,8 @@ func (s *generationSockets) misfit(id uint64, config *Config) (why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.kept[id]
-	if k == nil || len(k.handed) == 0 {
-		return ""
+	if k == nil || len(k.handed) == 0 || config.Ready.Check == "command" {
+		return "" // a command may pass before the program has touched its sockets
 	}
 	blocks := k.blocks()
 	if k.member != 0 {
