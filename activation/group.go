@@ -123,6 +123,10 @@ const mostBeside = 64
 // new connections from now on. Which index it has is found by trying: each
 // connection of a try that comes to somebody else is closed at once. A client that
 // comes in before a try is kept, in Clients, for the caller to serve.
+//
+// When one of theirs is closed the kernel moves the last member into its place. So
+// that this is never the one that clients are steered to, there are as many spares
+// behind it as others before it, until Close.
 func ListenBeside(name, address string) (l Listener, err error) {
 	parsed, err := ParseAddress(address)
 	if err != nil {
@@ -139,22 +143,75 @@ func ListenBeside(name, address string) (l Listener, err error) {
 	if l, err = started(name, fd, socketFile{}); err != nil {
 		return Listener{}, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	// On a busy machine one may show up a little after connect(2) has returned: so
-	// once more, and then it is waited for.
-	for try := range 2 * mostBeside {
-		if err = steerTo(fd, try%mostBeside); err != nil {
-			break
-		}
-		mine, tryErr := l.arrives(time.Duration(try/mostBeside) * lateArrival)
-		if mine {
-			return l, nil
-		}
-		err = tryErr
+	index, err := l.find()
+	for spares := 0; err == nil && spares < index; spares++ {
+		err = l.addSpare(addr)
+	}
+	if err == nil { // one of theirs may have been closed meanwhile
+		_, err = l.find()
+	}
+	if err == nil {
+		err = l.takeFromSpares()
+	}
+	if err == nil {
+		return l, nil
 	}
 	for _, c := range l.Clients {
 		unix.Close(c)
 	}
-	return Listener{}, errors.Join(fmt.Errorf("listen on %s: %w: no index leads to a new socket of the group", address, ErrInUse), err, l.Close())
+	return Listener{}, errors.Join(fmt.Errorf("listen on %s: %w", address, err), l.Close())
+}
+
+// find steers new connections to l, and gives its index.
+func (l *Listener) find() (index int, err error) {
+	// On a busy machine one may show up a little after connect(2) has returned: so
+	// once more, and then it is waited for.
+	for try := range 2 * mostBeside {
+		index = try % mostBeside
+		if err = steerTo(l.FD, index); err != nil {
+			break
+		}
+		mine, tryErr := l.arrives(time.Duration(try/mostBeside) * lateArrival)
+		if mine {
+			return index, nil
+		}
+		err = tryErr
+	}
+	return 0, errors.Join(fmt.Errorf("%w: no index leads to a new socket of the group", ErrInUse), err)
+}
+
+// addSpare adds a member behind l, for the kernel to move instead of l.
+func (l *Listener) addSpare(addr *net.TCPAddr) error {
+	fd, err := bindMember(addr)
+	if err != nil {
+		return err
+	}
+	spare, err := started(l.Name, fd, socketFile{})
+	if err == nil {
+		l.spares = append(l.spares, spare.FD)
+	}
+	return err
+}
+
+// takeFromSpares takes the clients that the kernel gave to the spares before it was
+// steered. None comes to them later.
+func (l *Listener) takeFromSpares() error {
+	for _, fd := range l.spares {
+		for {
+			got, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) {
+				continue
+			}
+			if errors.Is(err, unix.EAGAIN) {
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("accept: %w", err)
+			}
+			l.Clients = append(l.Clients, got)
+		}
+	}
+	return nil
 }
 
 // arrives says whether a connection to its address comes to l, which does not

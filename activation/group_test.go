@@ -153,6 +153,31 @@ func TestListenBesideKeepsItsClients(t *testing.T) {
 	}
 }
 
+// When others close theirs the kernel moves members; new connections come to the one
+// beside them all the same.
+func TestListenBesideOutlivesTheOthers(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		others, err := ListenGroup("http", address, 4)
+		must(t, err)
+		l, err := ListenBeside("http", others[0].Addr.String())
+		must(t, err)
+		want := 0
+		for _, o := range others {
+			must(t, o.Close())
+			for range 20 {
+				c, err := net.Dial("tcp", l.Addr.String())
+				must(t, err)
+				defer c.Close()
+			}
+			want += 20
+			if n, err := QueueLength(l.FD); err != nil || n != want {
+				t.Errorf("%s: %d of %d came to it, %v", address, n, want, err)
+			}
+		}
+		must(t, l.Close())
+	}
+}
+
 // Where somebody else listens without being of the group there is no place.
 func TestListenBesideAStranger(t *testing.T) {
 	single, err := Listen("http", "127.0.0.1:0")

@@ -40,7 +40,8 @@ type Listener struct {
 	// their order, see ListenBeside; owned like FD, but not duplicated with it.
 	Clients []int
 
-	file socketFile // the socket file that was made for it, if any
+	file   socketFile // the socket file that was made for it, if any
+	spares []int      // see ListenBeside
 }
 
 // Close closes the descriptor and removes the socket file that was made for it,
@@ -49,8 +50,10 @@ type Listener struct {
 // inherited: those are closed by nobody, so that they outlive proxyd.
 func (l Listener) Close() error {
 	err := l.file.remove()
-	if e := unix.Close(l.FD); e != nil {
-		err = errors.Join(err, fmt.Errorf("close listener %q: %w", l.Name, e))
+	for _, fd := range append([]int{l.FD}, l.spares...) {
+		if e := unix.Close(fd); e != nil {
+			err = errors.Join(err, fmt.Errorf("close listener %q: %w", l.Name, e))
+		}
 	}
 	return err
 }
