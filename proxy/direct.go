@@ -53,6 +53,7 @@ type Direct struct {
 	whose  func(inode uint32) string
 	unsure bool // something happened since the last recheck
 
+	proving  sync.Mutex // one try of the indexes at a time, as each changes tags; mu is not taken under it
 	counting sync.Mutex // one look at the sockets at a time; never taken under mu
 	diag     *diag
 	seen     snapshot

@@ -13,7 +13,6 @@ import (
 // lending is what is known of one member.
 type lending struct {
 	generation uint64                // 0: nobody's
-	last       uint64                // whose it was before it came back; 0: nobody's
 	left       uint64                // turn at which it was last steered away from
 	back       *comeBack             // nil: late is known
 	late       map[uint64]socketSeen // handshakes that may still come to it, by cookie; never changed
@@ -22,14 +21,17 @@ type lending struct {
 // free says that a generation can be given the member.
 func (l *lending) free() bool { return l.generation == 0 && l.back == nil && len(l.late) == 0 }
 
-// Members is how many generations can have one.
-func (d *Direct) Members() int { return len(d.members) - 1 }
-
-// Free tells whether there is a member that is nobody's, for Lend to try.
+// Free tells whether there is a member that is nobody's, for Lend to try. Handshakes
+// may still come to it: nothing is told when they are over.
 func (d *Direct) Free() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.broken == nil && slices.ContainsFunc(d.members[1:], func(m lending) bool { return m.generation == 0 })
+	for m := 1; m < len(d.members) && d.broken == nil; m++ {
+		if d.members[m].generation == 0 && !d.spare(m) {
+			return true
+		}
+	}
+	return false
 }
 
 // Lend gives a generation a member of its own: its number, for Keep, and its
@@ -238,7 +240,7 @@ func (d *Direct) Return(generation uint64) {
 	delete(d.tallies, generation)
 	d.unsure = true
 	d.wake()
-	d.members[t.member].generation, d.members[t.member].last = 0, generation
+	d.members[t.member].generation = 0
 	d.noticeDown()
 	d.mustRevive(t.member)
 	if t.left != never {

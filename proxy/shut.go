@@ -131,10 +131,15 @@ func (d *Direct) follow() {
 			d.tidy()
 			d.mu.Unlock()
 		}
-		if pause = min(2*pause, lastAstray); astray && d.leadsRight() {
+		switch {
+		case !astray:
+			pause = firstAstray
+		case d.leadsRight():
 			d.proxy.proven.Add(1)
 			d.proxy.bar(barAstray, false)
 			pause = firstAstray
+		default:
+			pause = min(2*pause, lastAstray)
 		}
 	}
 }
@@ -159,6 +164,11 @@ func (d *Direct) wakeFollow() {
 // leadsRight says whether a new connection comes to the member that is steered to,
 // in every group. Where the kernel does not tell it is taken for right.
 func (d *Direct) leadsRight() bool {
+	d.mu.Lock()
+	to := d.to
+	d.mu.Unlock()
+	d.proving.Lock()
+	defer d.proving.Unlock()
 	d.proxy.bar(barProving, true)
 	defer d.proxy.bar(barProving, false)
 	diag, err := openDiag()
@@ -167,9 +177,6 @@ func (d *Direct) leadsRight() bool {
 	}
 	defer diag.close()
 	for _, g := range d.groups {
-		d.mu.Lock()
-		to := d.to
-		d.mu.Unlock()
 		at, err := g.goesTo(diag)
 		if err == nil && to >= 0 && at != untold && at != to {
 			d.log.Warn("new connections go to another member than they are steered to", "listener", g.name, "member", at)
@@ -291,6 +298,9 @@ func (d *Direct) tidy() {
 		return
 	}
 	for _, g := range d.groups {
+		if g.others.Load() > 0 { // the last one, which is moved, may be somebody else's
+			continue
+		}
 		err := g.tidy(func(m int) bool {
 			if d.members[m].generation != 0 || d.members[m].back != nil || len(d.members[m].late) > 0 {
 				return false
@@ -311,6 +321,8 @@ const proveTime = 200 * time.Millisecond
 // and steers by what it finds. The relay takes nobody meanwhile, as it changes the tag
 // of what it takes.
 func (d *Direct) prove() error {
+	d.proving.Lock()
+	defer d.proving.Unlock()
 	d.proxy.bar(barProving, true)
 	defer d.proxy.bar(barProving, false)
 	diag, err := openDiag()

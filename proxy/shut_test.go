@@ -57,6 +57,9 @@ func TestWhoShutsItsMemberDownTouchesNobody(t *testing.T) {
 			if _, _, err := d.Lend(t.Context(), 9); !errors.Is(err, ErrNoMember) {
 				t.Fatalf("the last member, which is moved, was lent: %v", err)
 			}
+			if d.Free() {
+				t.Fatal("the last member, which is lent to nobody, counts as free")
+			}
 			for _, fd := range fds {
 				unix.SetNonblock(fd, true)
 			}

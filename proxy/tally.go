@@ -47,12 +47,17 @@ func (d *Direct) readTags(t *tally) {
 			continue
 		}
 		told &= int(d.diag.tag)
+		known := t.has(int8(told)) || t.spoiled
 		if told >= len(d.members) {
-			t.also = append(t.also, told)
+			t.also = append(slices.DeleteFunc(t.also, func(tag int) bool { return tag == told }), told)
 		} else {
 			t.spoiled = true
 		}
-		d.log.Warn("a program has changed options by which its connections are counted", "generation", t.generation, "listener", g.name, "exact", !t.spoiled)
+		tell := d.log.Warn
+		if known { // it changes them again and again
+			tell = d.log.Debug
+		}
+		tell("a program has changed options by which its connections are counted", "generation", t.generation, "listener", g.name, "exact", !t.spoiled)
 		if err := tag(fd, t.member); err != nil {
 			d.log.Warn("cannot change them back", "generation", t.generation, "error", err)
 		}

@@ -45,7 +45,7 @@ What is then to do is said at the end. ` + "`proxyctl uninstall NAME`" + ` takes
 	}
 	f := c.Flags()
 	f.StringArrayVar(&o.listen, "listen", nil, "`ADDRESS` as in ListenStream= of systemd.socket(5); may be repeated; none where you have a .socket of your own")
-	f.IntVar(&o.members, "members", 1, "`N` sockets for each address, under ReusePort=yes: so many but one generations can take their clients straight from the kernel")
+	f.IntVar(&o.members, "members", 1, "`N` sockets for each address, under ReusePort=yes: with 3 of them two generations, with more two fewer than these, can take their clients straight from the kernel")
 	f.StringVar(&o.template, "template", "", "`NAME` before the @ of the units that are generations (default: that of the service)")
 	f.StringArrayVar(&o.units, "unit", nil, "`UNIT` that is a generation, with {generation}, {release} or its own name after the @; may be repeated (default TEMPLATE@{generation}.service)")
 	f.StringVar(&o.driver, "driver", "systemd", "systemd, or exec for generations that are children of proxyd")

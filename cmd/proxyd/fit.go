@@ -21,7 +21,9 @@ import (
 // proxyd and leaves as they are; and the next generations begin there. Where one of
 // these does set it, it moves to the direct path as others that could not be there.
 //
-// backend.path = "direct" leaves it where it is.
+// backend.path = "direct" leaves it where it is. So does a readiness check by a
+// command: that may pass before the program has touched its sockets, so they tell
+// nothing then.
 
 // misfit tells why a generation that is ready should have other sockets than it was
 // handed; empty: they are right.

@@ -23,19 +23,21 @@ func TestSocketsThatDoNotFit(t *testing.T) {
 		name            string
 		reset, nonblock bool
 		path            string
+		check           string
 		misfit          string
 	}{
-		{"it waits in accept", true, false, pathAuto, reasonBlocks},
-		{"it does not", true, true, pathAuto, ""},
-		{"the config insists", true, false, pathDirect, ""},
-		{"nobody changes members", false, false, pathAuto, ""},
+		{"it waits in accept", true, false, pathAuto, "", reasonBlocks},
+		{"it may not have touched them yet", true, false, pathAuto, "command", ""},
+		{"it does not", true, true, pathAuto, "", ""},
+		{"the config insists", true, false, pathDirect, "", ""},
+		{"nobody changes members", false, false, pathAuto, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			log := hclog.NewNullLogger()
 			s := newGenerationSockets(shortTempDir(t), []string{"http"}, nil, log)
 			d := newDirectPath(log)
 			s.direct, d.direct, d.reset, d.moves = d, new(proxy.Direct), c.reset, true
-			config := &Config{Backend: BackendConfig{Sockets: "activation", Path: c.path}}
+			config := &Config{Backend: BackendConfig{Sockets: "activation", Path: c.path}, Ready: ReadyConfig{Check: c.check}}
 			if err := s.makeDir(1); err != nil {
 				t.Fatal(err)
 			}

@@ -17,7 +17,7 @@ import (
 // of the listeners' groups it is the generation's affair. But systemd sets it to
 // what NonBlocking= says each time that it starts proxyd, also on members that
 // generations accept from just then. So it is written down as a generation has
-// it when it is ready and when it becomes current, and put back when the next proxyd
+// it when it is ready, where that tells (see fit.go), and when it becomes current, and put back when the next proxyd
 // takes over. In the moment between it is as the unit says: see fit.go.
 
 func (s *generationSockets) flagsPath(id uint64) string {
