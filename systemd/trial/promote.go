@@ -2,13 +2,13 @@ package trial
 
 import "testing"
 
-// rounds of promote and revert, and how many requests go on meanwhile: 100,000
-// over both paths.
+// load says how many rounds of promote and revert there are, and how many requests
+// go on meanwhile over each path.
 func load() (rounds int, requests int64) {
 	if testing.Short() {
 		return 3, 3000
 	}
-	return 20, 50_000
+	return 20, 100_000
 }
 
 // dance promotes and reverts under load: nothing fails, and after each return
