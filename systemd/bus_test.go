@@ -246,7 +246,9 @@ func TestAUsersOwnSystemd(t *testing.T) {
 			return
 		}
 		dir := os.Getenv("XDG_RUNTIME_DIR") + "/systemd/user"
-		write(t, dir+"/web@.service", "[Service]\nType=exec\nExecStart=sh -c 'echo mine; test %i = 1 && exec sleep infinity; exit 5'\n")
+		// journald finds out whose a line is by the process, which must be there still
+		// when the line is read.
+		write(t, dir+"/web@.service", "[Service]\nType=exec\nExecStart=sh -c 'echo mine; test %i = 1 && exec sleep infinity; sleep 1; exit 5'\n")
 		run(t, "systemctl", "--user", "daemon-reload")
 		d, err := New(t.Context(), Config{Unit: "web@{generation}.service", User: true, Poll: time.Hour})
 		if err != nil {
